@@ -1,0 +1,1 @@
+"""kvsfs: an Apify key-value store as a folder on Linux."""

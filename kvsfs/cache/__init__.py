@@ -1,0 +1,1 @@
+"""Cache files: the bytes of open and recently read records on the local disk."""

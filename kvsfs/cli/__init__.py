@@ -1,0 +1,1 @@
+"""The commands: each parses, prints and exits; none holds logic."""

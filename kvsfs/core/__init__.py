@@ -1,0 +1,1 @@
+"""The file system in plain Python types: no pyfuse3, no httpx."""

@@ -1,0 +1,1 @@
+"""The boundary to the kernel: the only package that knows pyfuse3."""
