@@ -37,7 +37,7 @@ class RecordBody(Protocol):
         """Bytes that `chunks` will yield in all."""
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes from the start, in pieces of at most some hundred KiB."""
+        """Give the bytes from the start, in pieces of at most some hundred KiB."""
 
 
 class RecordStream(Protocol):
@@ -95,7 +95,7 @@ class Store(Protocol):
         """Whether the record is there (keyValueStore_record_head)."""
 
     async def head_record(self, key: RecordKey) -> RecordHead | None:
-        """The record's headers; None when it is not there (keyValueStore_record_head)."""
+        """Give the record's headers; None when it is not there (keyValueStore_record_head)."""
 
     def get_record(
         self, key: RecordKey, *, byte_range: ByteRange | None = None, if_none_match: RecordHead | None = None
@@ -150,6 +150,11 @@ class StoreCollection(Protocol):
         """Return the named store, made if need be; without a name a new unnamed one (keyValueStores_post)."""
 
     async def list_stores(
-        self, *, limit: int | None = None, offset: int | None = None, desc: bool = False, unnamed: bool = False
+        self,
+        *,
+        limit: int | None = None,
+        offset: int | None = None,
+        desc: bool = False,
+        unnamed: bool = False,
     ) -> StoreList:
         """One page of stores, by creation time (keyValueStores_get)."""

@@ -1,0 +1,377 @@
+"""The contract of `protocol.py` over the Apify API."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from http import HTTPStatus
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from kvsfs.errors import ProtocolViolation, RecordNotFound, RequestRefused, StoreNotFound
+from kvsfs.metrics import StoreMeter
+from kvsfs.signatures import sign_record, sign_storage
+from kvsfs.store.calls import ApiClient, Call, query_string
+from kvsfs.store.decoding import decoded
+from kvsfs.store.paging import KeyIterator
+from kvsfs.store.parsing import (
+    parse_content_range,
+    parse_head,
+    parse_key_page,
+    parse_store,
+    parse_store_list,
+)
+from kvsfs.store.protocol import RecordBody, RecordStream
+from kvsfs.store.retry import Deadlines
+from kvsfs.store.transport import Answer
+from kvsfs.types import (
+    ByteRange,
+    ContentEncoding,
+    GeneralAccess,
+    KeyEntry,
+    KeyPage,
+    RecordHead,
+    RecordKey,
+    StoreInfo,
+    StoreList,
+)
+
+API_URL = "https://api.apify.com"
+_STORES = "/v2/key-value-stores"
+_JSON = {"Content-Type": "application/json; charset=utf-8"}
+
+
+class ApifyStoreCollection:
+    """The stores of one account at one API. An async context manager: leaving it closes all connections."""
+
+    def __init__(
+        self,
+        base_url: str = API_URL,
+        *,
+        token: str | None = None,
+        deadlines: Deadlines | None = None,
+        meter: StoreMeter | None = None,
+    ) -> None:
+        """Raise NotAuthorized for a token that cannot be one, StoreUnreachable for an unusable proxy."""
+        self._api = ApiClient(
+            base_url, token, deadlines=deadlines or Deadlines(), meter=meter or StoreMeter()
+        )
+
+    def __repr__(self) -> str:
+        return f"ApifyStoreCollection({self._api.base_url!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._api.aclose()
+
+    def store(self, store_id: str) -> ApifyStore:
+        """Give the client of one store. No request."""
+        return ApifyStore(self._api, store_id.replace("/", "~"))
+
+    async def get_or_create(
+        self, name: str | None = None, *, schema: Mapping[str, object] | None = None
+    ) -> StoreInfo:
+        """Return the named store, made if need be (keyValueStores_post).
+
+        A retry after a lost answer may leave an unnamed store behind: it is empty and expires by itself.
+        """
+        content = b"" if schema is None else _json({"schema": schema})
+        call = Call(
+            operation="get_or_create",
+            method="POST",
+            path=_STORES,
+            subject=f"store {name}" if name else "a new store",
+            missing=StoreNotFound,
+            query={"name": name},
+            headers=_JSON if content else {},
+            content=content,
+        )
+        return parse_store(await self._api.fetch_json(call))
+
+    async def list_stores(
+        self,
+        *,
+        limit: int | None = None,
+        offset: int | None = None,
+        desc: bool = False,
+        unnamed: bool = False,
+    ) -> StoreList:
+        """One page of stores, by creation time (keyValueStores_get)."""
+        call = Call(
+            operation="list_stores",
+            method="GET",
+            path=_STORES,
+            subject="the list of stores",
+            missing=StoreNotFound,
+            query={"limit": limit, "offset": offset, "desc": desc or None, "unnamed": unnamed or None},
+        )
+        return parse_store_list(await self._api.fetch_json(call))
+
+
+class ApifyStore:
+    """One store at the API."""
+
+    def __init__(self, api: ApiClient, safe_id: str) -> None:
+        self._api = api
+        self._safe_id = safe_id
+        self._path = f"{_STORES}/{_segment(safe_id)}"
+        self._signer: StoreInfo | None = None
+
+    def __repr__(self) -> str:
+        return f"ApifyStore({self._safe_id!r})"
+
+    async def get(self) -> StoreInfo | None:
+        """Describe the store; None when there is none (keyValueStore_get)."""
+        try:
+            return parse_store(await self._api.fetch_json(self._store_call("get", "GET")))
+        except StoreNotFound:
+            return None
+
+    async def update(
+        self,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        general_access: GeneralAccess | None = None,
+    ) -> StoreInfo:
+        """Change what is not None (keyValueStore_put)."""
+        wanted = {"name": name, "title": title, "generalAccess": general_access}
+        changes = {field: value for field, value in wanted.items() if value is not None}
+        call = replace(self._store_call("update", "PUT"), headers=_JSON, content=_json(changes))
+        return parse_store(await self._api.fetch_json(call))
+
+    async def delete(self) -> None:
+        """Delete the store with all its records; no error when there is none (keyValueStore_delete)."""
+        try:
+            await self._api.fetch_headers(self._store_call("delete", "DELETE"))
+        except StoreNotFound:
+            return
+
+    async def list_keys(
+        self,
+        *,
+        limit: int | None = None,
+        exclusive_start_key: str | None = None,
+        prefix: str | None = None,
+        collection: str | None = None,
+    ) -> KeyPage:
+        """One page of keys (keyValueStore_keys_get)."""
+        query = {
+            "limit": limit,
+            "exclusiveStartKey": exclusive_start_key,
+            "prefix": prefix,
+            "collection": collection,
+        }
+        call = replace(self._store_call("list_keys", "GET"), path=f"{self._path}/keys", query=query)
+        return parse_key_page(await self._api.fetch_json(call))
+
+    def iter_keys(
+        self, *, prefix: str | None = None, collection: str | None = None, page_size: int | None = None
+    ) -> AsyncIterator[KeyEntry]:
+        """All keys in order, page after page."""
+
+        async def fetch_page(cursor: str | None) -> KeyPage:
+            return await self.list_keys(
+                limit=page_size, exclusive_start_key=cursor, prefix=prefix, collection=collection
+            )
+
+        return KeyIterator(fetch_page)
+
+    async def record_exists(self, key: RecordKey) -> bool:
+        """Whether the record is there (keyValueStore_record_head)."""
+        return await self._head("record_exists", key) is not None
+
+    async def head_record(self, key: RecordKey) -> RecordHead | None:
+        """Give the record's headers; None when it is not there (keyValueStore_record_head)."""
+        return await self._head("head_record", key)
+
+    async def _head(self, operation: str, key: RecordKey) -> RecordHead | None:
+        try:
+            return parse_head(await self._api.fetch_headers(self._record_call(operation, "HEAD", key)))
+        except RecordNotFound:
+            return None
+
+    @asynccontextmanager
+    async def get_record(
+        self, key: RecordKey, *, byte_range: ByteRange | None = None, if_none_match: RecordHead | None = None
+    ) -> AsyncIterator[RecordStream | None]:
+        """Read a record (keyValueStore_record_get).
+
+        Retries end where the headers are in the caller's hands: a body that breaks off raises, and the caller
+        resumes with a range.
+        """
+        call = replace(
+            self._record_call("get_record", "GET", key),
+            query={"attachment": True},  # without it the API may alter HTML
+            headers=_range_header(byte_range) | _condition(if_none_match),
+            accepted=frozenset({200, 206, 304}),
+            follows_redirects=True,
+        )
+        async with self._api.stream(call) as answer:
+            if answer.status == HTTPStatus.NOT_MODIFIED:
+                yield None
+                return
+            async with aclosing(ApifyRecordStream(answer, byte_range)) as stream:
+                yield stream
+
+    async def set_record(
+        self,
+        key: RecordKey,
+        body: RecordBody,
+        *,
+        content_type: str,
+        content_encoding: ContentEncoding | None = None,
+    ) -> RecordHead:
+        """Store a record, replacing what was there (keyValueStore_record_put).
+
+        The body is read again from its start for each attempt. An OSError of reading it passes through.
+        """
+        if not (content_type.isascii() and content_type.isprintable()):
+            raise RequestRefused(f"record {key}: its content type holds characters that a header cannot")
+        headers = {"Content-Type": content_type}
+        if content_encoding is not None:
+            headers["Content-Encoding"] = content_encoding
+        call = replace(
+            self._record_call("set_record", "PUT", key), missing=StoreNotFound, headers=headers, body=body
+        )
+        answered = await self._api.fetch_headers(call)
+        return RecordHead(
+            content_type=content_type,
+            content_encoding=content_encoding,
+            length=body.length if content_encoding is None else None,
+            etag=answered.get("etag"),
+            last_modified=answered.get("last-modified"),
+        )
+
+    async def delete_record(self, key: RecordKey) -> None:
+        """Delete a record; no error when there is none (keyValueStore_record_delete)."""
+        try:
+            await self._api.fetch_headers(self._record_call("delete_record", "DELETE", key))
+        except RecordNotFound:
+            return
+
+    async def record_public_url(self, key: RecordKey) -> str:
+        """Give a URL that reads the record, signed where the token may sign. One request per store."""
+        signer = await self._signing()
+        secret = signer.url_signing_secret_key
+        signature = sign_record(secret, key) if secret else None
+        return self._public_url(signer, f"/records/{_segment(key)}", {"signature": signature})
+
+    async def keys_public_url(
+        self,
+        *,
+        expires_in: timedelta | None = None,
+        limit: int | None = None,
+        prefix: str | None = None,
+        collection: str | None = None,
+    ) -> str:
+        """Give a URL that lists the keys, signed where the token may sign. One request per store."""
+        signer = await self._signing()
+        secret = signer.url_signing_secret_key
+        signature = sign_storage(secret, signer.id, _expiry_ms(expires_in)) if secret else None
+        query = {"signature": signature, "limit": limit, "prefix": prefix, "collection": collection}
+        return self._public_url(signer, "/keys", query)
+
+    async def _signing(self) -> StoreInfo:
+        # The ID and the secret of a store never change: of two concurrent askers either may be the last.
+        if self._signer is None:
+            self._signer = await self.get()
+        if self._signer is None:
+            raise StoreNotFound(f"store {self._safe_id}: there is none", status=404)
+        return self._signer
+
+    def _public_url(self, signer: StoreInfo, path: str, query: Mapping[str, str | int | bool | None]) -> str:
+        return f"{self._api.base_url}{_STORES}/{_segment(signer.id)}{path}{query_string(query)}"
+
+    def _store_call(self, operation: str, method: str) -> Call:
+        return Call(
+            operation=operation,
+            method=method,
+            path=self._path,
+            subject=f"store {self._safe_id}",
+            missing=StoreNotFound,
+        )
+
+    def _record_call(self, operation: str, method: str, key: RecordKey) -> Call:
+        return Call(
+            operation=operation,
+            method=method,
+            path=f"{self._path}/records/{_segment(key)}",
+            subject=f"record {key}",
+            missing=RecordNotFound,
+        )
+
+
+class ApifyRecordStream:
+    """A record's answer, its encoding undone."""
+
+    def __init__(self, answer: Answer, byte_range: ByteRange | None) -> None:
+        """Raise ProtocolViolation when the answer is not the part that was asked for."""
+        head = parse_head(answer.headers)
+        self.start = 0
+        if answer.status == HTTPStatus.PARTIAL_CONTENT:
+            self.start, head = _part(answer, head, byte_range)
+        self.head = head
+        self._pieces = decoded(answer, head.content_encoding)
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Give the bytes from `start`. There is one body: a second call goes on where the first stopped."""
+        return self._pieces
+
+    async def aclose(self) -> None:
+        """End the decoding; whoever opened the answer closes it."""
+        await self._pieces.aclose()
+
+
+def _part(answer: Answer, head: RecordHead, wanted: ByteRange | None) -> tuple[int, RecordHead]:
+    start, _stop, whole = parse_content_range(answer.headers)
+    if wanted is None or start != wanted.start:
+        raise ProtocolViolation("the answer is a part of the record that was not asked for")
+    if head.content_encoding is not None:
+        raise ProtocolViolation("the answer is a part of an encoded record, which cannot be decoded")
+    return start, replace(head, length=whole, accepts_ranges=True)
+
+
+def _range_header(byte_range: ByteRange | None) -> dict[str, str]:
+    if byte_range is None:
+        return {}
+    if byte_range.start < 0 or (byte_range.stop is not None and byte_range.stop <= byte_range.start):
+        raise ValueError(f"a range of no bytes: {byte_range}")
+    last = "" if byte_range.stop is None else byte_range.stop - 1
+    # Offsets of an encoded body would not be those of the record.
+    return {"Range": f"bytes={byte_range.start}-{last}", "Accept-Encoding": "identity"}
+
+
+def _condition(seen: RecordHead | None) -> dict[str, str]:
+    if seen is None:
+        return {}
+    if seen.etag is not None:
+        return {"If-None-Match": seen.etag}
+    if seen.last_modified is not None:
+        return {"If-Modified-Since": seen.last_modified}
+    return {}
+
+
+def _expiry_ms(expires_in: timedelta | None) -> int | None:
+    if expires_in is None:
+        return None
+    return int((time.time() + expires_in.total_seconds()) * 1000)
+
+
+def _segment(name: str) -> str:
+    # "." and ".." are legal keys. Bare they are steps through the path, and any HTTP library takes them.
+    escaped = quote(name, safe="~!'()")
+    return escaped.replace(".", "%2E") if name in (".", "..") else escaped
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()

@@ -1,0 +1,239 @@
+"""Calls of the API: attempts, redirects, refusals, answers of bounded size. Knows no operation by name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import TypeVar
+from urllib.parse import urlencode, urlsplit
+
+import httpx
+
+from kvsfs.errors import NotAuthorized, ProtocolViolation, RequestRefused, StoreError, StoreUnreachable
+from kvsfs.metrics import StoreMeter
+from kvsfs.store import faults
+from kvsfs.store.decoding import decoded
+from kvsfs.store.parsing import parse_encoding, parse_error, parse_json
+from kvsfs.store.protocol import RecordBody
+from kvsfs.store.retry import Deadlines, Transient, retrying
+from kvsfs.store.transport import Answer, Upload, open_http_client
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_HOPS = 3
+"""Redirects of a record: one leads to the object store, the rest is caution."""
+
+LARGEST_ANSWER = 16 * 1024 * 1024
+"""Bytes of JSON: a page of 1,000 keys with their URLs is under 1 MiB, a schema may be larger."""
+
+LARGEST_ERROR = 64 * 1024
+"""Bytes of an error's answer that are looked at: enough for its type and message."""
+
+ACCEPT_ENCODING = "gzip, br, deflate"
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_USER_AGENT = f"kvsfs/{version('kvsfs')}"
+
+Query = Mapping[str, "str | int | bool | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operation of the API, however often it has to be sent."""
+
+    operation: str
+    """The name that metrics and logs use: that of the method of `protocol.py`."""
+    method: str
+    path: str
+    """Below the base URL, escaped."""
+    subject: str
+    """What messages to people are about: `record OUTPUT`."""
+    missing: type[StoreError]
+    """What 404 means."""
+    query: Query = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    accepted: frozenset[int] = frozenset({200, 201, 204})
+    follows_redirects: bool = False
+    content: bytes = b""
+    """A small content; a record's goes into `body`."""
+    body: RecordBody | None = None
+
+
+def query_string(query: Query) -> str:
+    """Spell a query with its question mark, without what is None; `""` when nothing is left."""
+    spelled = {
+        name: str(value).lower() if isinstance(value, bool) else value
+        for name, value in query.items()
+        if value is not None
+    }
+    return f"?{urlencode(spelled)}" if spelled else ""
+
+
+class ApiClient:
+    """Sends calls. Every method raises StoreError only, checkpoints, and keeps the `Deadlines`."""
+
+    def __init__(self, base_url: str, token: str | None, *, deadlines: Deadlines, meter: StoreMeter) -> None:
+        if token is not None and not (token and token.isascii() and token.isprintable()):
+            raise NotAuthorized("the token holds characters that no token has: check where it comes from")
+        if urlsplit(base_url).scheme not in ("http", "https"):
+            raise RequestRefused("the API's URL must begin with https:// or http://")
+        self.base_url = base_url.rstrip("/")
+        self._token = token
+        self._deadlines = deadlines
+        self._meter = meter
+        self._http = open_http_client(self.base_url, deadlines)
+
+    def __repr__(self) -> str:
+        return f"ApiClient({self.base_url!r})"
+
+    async def aclose(self) -> None:
+        """Close all connections; answers still being read break off."""
+        await self._http.aclose()
+
+    async def fetch_json(self, call: Call) -> object:
+        """Send and read the answer's JSON."""
+
+        async def attempt() -> object:
+            async with aclosing(await self._open(call)) as answer:
+                return parse_json(await self._read(call, answer, LARGEST_ANSWER))
+
+        return await self._retrying(call, attempt)
+
+    async def fetch_headers(self, call: Call) -> Mapping[str, str]:
+        """Send; of the answer only the headers matter. They find a name in any case."""
+
+        async def attempt() -> Mapping[str, str]:
+            async with aclosing(await self._open(call)) as answer:
+                await self._drain(answer)
+                return answer.headers
+
+        return await self._retrying(call, attempt)
+
+    @asynccontextmanager
+    async def stream(self, call: Call) -> AsyncIterator[Answer]:
+        """Send and give the answer with its body unread; leaving the context closes it."""
+        async with aclosing(await self._retrying(call, lambda: self._open(call))) as answer:
+            yield answer
+
+    async def _retrying(self, call: Call, attempt: Callable[[], Awaitable[T]]) -> T:
+        return await retrying(
+            attempt,
+            within=self._deadlines.for_upload(call.body.length if call.body else 0),
+            subject=call.subject,
+            on_retry=self._meter.count_retry,
+        )
+
+    async def _open(self, call: Call) -> Answer:
+        """Make one attempt: follow redirects, raise a refusal, give an accepted answer."""
+        url = httpx.URL(self.base_url + call.path + query_string(call.query))
+        answer = await self._send(call, url, self._authorization())
+        for _hop in range(MAX_HOPS):
+            if not (call.follows_redirects and answer.status in _REDIRECTS):
+                break
+            await answer.aclose()
+            url = _next_hop(call, answer)
+            answer = await self._send(call, url, {})  # the token stays with the API
+        if answer.status in call.accepted:
+            return answer
+        async with aclosing(answer):
+            raise await self._refusal(call, answer)
+
+    async def _send(self, call: Call, url: httpx.URL, authorization: Mapping[str, str]) -> Answer:
+        request = self._request(call, url, authorization)
+        self._meter.count_request(call.operation)
+        try:
+            response = await self._http.send(request, stream=True)
+        except httpx.HTTPError as error:
+            log.debug("%s of %s: %s", call.operation, call.subject, type(error).__name__)
+            raise _attempt_fault(call, error) from error
+        log.debug("%s of %s: %d", call.operation, call.subject, response.status_code)
+        return Answer(response, call.subject, self._meter)
+
+    def _request(self, call: Call, url: httpx.URL, authorization: Mapping[str, str]) -> httpx.Request:
+        headers = {
+            "User-Agent": _USER_AGENT,
+            "Accept-Encoding": ACCEPT_ENCODING,
+            **call.headers,
+            **authorization,
+        }
+        timeout = self._http.timeout.as_dict()
+        request = httpx.Request(
+            call.method, url, headers=headers, content=call.content, extensions={"timeout": timeout}
+        )
+        self._meter.count_sent(len(call.content))
+        if call.body is not None:
+            # Not as httpx's `content=`: that wraps it into a generator, left suspended by a broken upload.
+            request.headers["Content-Length"] = str(call.body.length)
+            request.stream = Upload(call.body, self._meter)
+        return request
+
+    async def _refusal(self, call: Call, answer: Answer) -> Exception:
+        if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+            self._meter.count_rate_limited()
+        error_type, message = parse_error(await self._read_error(call, answer))
+        error = faults.from_status(
+            answer.status,
+            subject=call.subject,
+            error_type=error_type,
+            message=self._without_token(message),
+            missing=call.missing,
+        )
+        return faults.as_attempt(error, answer.headers)
+
+    async def _read(self, call: Call, answer: Answer, largest: int) -> bytes:
+        """Read a small body whole. One that breaks off is Transient, one too large a ProtocolViolation."""
+        body = bytearray()
+        try:
+            async with aclosing(decoded(answer, parse_encoding(answer.headers))) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) > largest:
+                        raise ProtocolViolation(f"{call.subject}: an answer of more than {largest} bytes")
+        except StoreUnreachable as error:
+            raise Transient(error) from error
+        return bytes(body)
+
+    async def _read_error(self, call: Call, answer: Answer) -> bytes:
+        # The status has been told: whatever is wrong with the words behind it does not change the verdict.
+        try:
+            return await self._read(call, answer, LARGEST_ERROR)
+        except (Transient, ProtocolViolation):
+            return b""
+
+    async def _drain(self, answer: Answer) -> None:
+        """Read the rest of a small answer, so that its connection can be used again."""
+        left = LARGEST_ERROR
+        try:
+            async for chunk in answer:
+                left -= len(chunk)
+                if left < 0:
+                    return
+        except StoreUnreachable:
+            log.debug("the body of an answer broke off: its headers were all that was asked for")
+
+    def _without_token(self, message: str | None) -> str | None:
+        return message.replace(self._token, "***") if message and self._token else message
+
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+
+def _next_hop(call: Call, answer: Answer) -> httpx.URL:
+    try:
+        url = answer.url.join(answer.headers["location"])
+    except (KeyError, httpx.InvalidURL, ValueError):
+        # from None: the cause would quote the URL, and its signature with it.
+        raise ProtocolViolation(f"{call.subject}: a redirect to no valid URL") from None
+    if url.scheme not in ("http", "https") or (answer.url.scheme == "https" and url.scheme != "https"):
+        raise ProtocolViolation(f"{call.subject}: a redirect away from HTTPS")
+    return url
+
+
+def _attempt_fault(call: Call, error: httpx.HTTPError) -> Exception:
+    translated = faults.from_exception(error, call.subject)
+    return Transient(translated) if faults.is_transient(translated, error) else translated

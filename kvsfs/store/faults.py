@@ -1,0 +1,128 @@
+"""What went wrong, in the words of `errors.py`: from HTTP statuses and from httpx's exceptions."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+import httpx
+
+from kvsfs import errors
+from kvsfs.errors import StoreError
+from kvsfs.store.retry import Transient
+
+LONGEST_MESSAGE = 200
+"""Characters of the API's own words that are repeated: a line for people, not a page."""
+
+_BY_STATUS: Mapping[int, type[StoreError]] = {
+    401: errors.NotAuthorized,
+    402: errors.QuotaExceeded,
+    403: errors.PermissionDenied,
+    413: errors.RecordTooLarge,
+    429: errors.RateLimited,
+}
+
+_HINTS: Mapping[type[StoreError], str] = {
+    errors.NotAuthorized: "check the token",
+    errors.QuotaExceeded: "the account's plan allows no more",
+    errors.PermissionDenied: "the token may not do this",
+    errors.RateLimited: "too many requests, also after waiting",
+    errors.RecordTooLarge: "larger than the API allows",
+}
+
+# Most special first. The text stands behind "SUBJECT: "; httpx's own is only kept as the cause.
+_BY_EXCEPTION: tuple[tuple[type[httpx.HTTPError], type[StoreError], str], ...] = (
+    (httpx.ConnectTimeout, errors.StoreTimeout, "no connection to the API in time"),
+    (httpx.PoolTimeout, errors.StoreTimeout, "all connections to the API stayed busy"),
+    (httpx.TimeoutException, errors.StoreTimeout, "the API stopped answering"),
+    (httpx.ConnectError, errors.StoreUnreachable, "the API cannot be reached"),
+    (httpx.NetworkError, errors.StoreUnreachable, "the connection to the API was lost"),
+    (httpx.ProxyError, errors.StoreUnreachable, "the proxy refuses the connection"),
+    (httpx.RemoteProtocolError, errors.StoreUnreachable, "the API's answer broke off"),
+    (httpx.HTTPError, errors.ProtocolViolation, "the exchange with the API failed"),
+)
+
+
+def from_exception(error: httpx.HTTPError, subject: str) -> StoreError:
+    """Translate what httpx raised while `subject` was asked for."""
+    if _is_certificate_failure(error):
+        return errors.StoreUnreachable(f"{subject}: the API's TLS certificate cannot be verified")
+    for kind, translated, text in _BY_EXCEPTION:
+        if isinstance(error, kind):
+            return translated(f"{subject}: {text}")
+    raise AssertionError(type(error))  # the table ends with the base class
+
+
+def is_transient(error: StoreError, cause: httpx.HTTPError) -> bool:
+    """Whether another attempt may do better."""
+    return isinstance(error, errors.StoreUnreachable) and not _is_certificate_failure(cause)
+
+
+def from_status(
+    status: int,
+    *,
+    subject: str,
+    error_type: str | None,
+    message: str | None,
+    missing: type[StoreError],
+) -> StoreError:
+    """Translate a status that is not a success; `missing` is what 404 means for this call."""
+    kind = _kind(status, missing)
+    words = _one_line(message) if message else _phrase(status)
+    hint = f"; {_HINTS[kind]}" if kind in _HINTS else ""
+    return kind(f"{subject}: {words} ({status}{hint})", status=status, error_type=error_type)
+
+
+def as_attempt(error: StoreError, headers: Mapping[str, str]) -> StoreError | Transient:
+    """Wrap an answered error that another attempt may heal: 429 and 5xx."""
+    if error.status == HTTPStatus.TOO_MANY_REQUESTS or (error.status or 0) >= 500:
+        return Transient(error, parse_retry_after(headers.get("retry-after")))
+    return error
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Seconds to wait, from seconds or a date (RFC 9110, 10.2.3); None when it is neither."""
+    if value is None:
+        return None
+    if re.fullmatch(r"\d{1,9}", value.strip(), re.ASCII):
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _kind(status: int, missing: type[StoreError]) -> type[StoreError]:
+    if status == HTTPStatus.NOT_FOUND:
+        return missing
+    if status >= 500:
+        return errors.StoreUnreachable
+    if status >= 400:
+        return _BY_STATUS.get(status, errors.RequestRefused)
+    return errors.ProtocolViolation
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "an unknown status"
+
+
+def _one_line(message: str) -> str:
+    # A signature or a token in a quoted URL goes; so does what would break the line or the terminal.
+    without_urls = re.sub(r"https?://\S+", "URL", message)
+    printable = "".join(c if c.isprintable() else " " for c in without_urls)
+    return " ".join(printable.split())[:LONGEST_MESSAGE]
+
+
+def _is_certificate_failure(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

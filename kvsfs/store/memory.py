@@ -1,0 +1,379 @@
+"""The contract of `protocol.py` in memory: for tests of what stands above it, under trio's MockClock.
+
+Deterministic, nothing expires, nothing is limited. What tests may turn:
+
+    page_size           the most keys that one page holds, whatever was asked for
+    validators          off: no ETag and no Last-Modified, as the API may answer
+    before              awaited at the start of each operation with its name and key: to hold it, delay it or
+                        make it fail; what it raises is what the operation raises
+    calls               how often each operation was called, by the name of its method
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
+from urllib.parse import urlencode
+
+import trio
+
+from kvsfs.errors import NotAuthorized, RecordNotFound, RequestRefused, StoreNotFound
+from kvsfs.signatures import sign_record, sign_storage
+from kvsfs.store.decoding import decoded
+from kvsfs.store.paging import KeyIterator
+from kvsfs.store.protocol import RecordBody, RecordStream
+from kvsfs.types import (
+    ByteRange,
+    ContentEncoding,
+    GeneralAccess,
+    KeyEntry,
+    KeyPage,
+    RecordHead,
+    RecordKey,
+    StoreInfo,
+    StoreList,
+    StoreStats,
+)
+
+Before: TypeAlias = Callable[[str, RecordKey | None], Awaitable[None]]
+
+PAGE_SIZE = 1000
+"""Keys: the API's maximum."""
+
+_EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
+_CHUNK = 64 * 1024  # bytes: what a socket read gives
+_URL = "memory://"
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    stored: bytes
+    head: RecordHead
+
+
+@dataclass(slots=True)
+class _Contents:
+    """One store's contents; `exists` is cleared when it is deleted, so that its clients notice."""
+
+    info: StoreInfo
+    records: dict[RecordKey, _Record] = field(default_factory=dict)
+    exists: bool = True
+
+
+class MemoryStoreCollection:
+    """Stores in memory. Without `authorized` every operation is refused, as with a token nobody knows."""
+
+    def __init__(
+        self,
+        *,
+        page_size: int = PAGE_SIZE,
+        validators: bool = True,
+        before: Before | None = None,
+        username: str = "memory",
+        authorized: bool = True,
+    ) -> None:
+        self.page_size = page_size
+        self.validators = validators
+        self.before = before
+        self.authorized = authorized
+        self.calls: Counter[str] = Counter()
+        self._username = username
+        self._stores: list[_Contents] = []
+        self._ids = itertools.count(1)
+        self._ticks = itertools.count(1)
+
+    def store(self, store_id: str) -> MemoryStore:
+        """Give the client of one store. No request."""
+        return MemoryStore(self, store_id.replace("/", "~"))
+
+    async def get_or_create(
+        self, name: str | None = None, *, schema: Mapping[str, object] | None = None
+    ) -> StoreInfo:
+        """Return the named store, made if need be."""
+        await self.enter("get_or_create")
+        contents = self.find(f"~{name}") if name is not None else None
+        if contents is None:
+            contents = self._create(name, schema)
+        return contents.info
+
+    async def list_stores(
+        self,
+        *,
+        limit: int | None = None,
+        offset: int | None = None,
+        desc: bool = False,
+        unnamed: bool = False,
+    ) -> StoreList:
+        """One page of stores, by creation time."""
+        await self.enter("list_stores")
+        start, count = offset or 0, min(limit or PAGE_SIZE, PAGE_SIZE)
+        infos = [c.info for c in self._stores if c.exists and (unnamed or c.info.name is not None)]
+        infos = infos[::-1] if desc else infos
+        return StoreList(tuple(infos[start : start + count]), total=len(infos), offset=start, limit=count)
+
+    async def enter(self, operation: str, key: RecordKey | None = None) -> None:
+        """Begin an operation: count it, checkpoint, let the test interfere."""
+        self.calls[operation] += 1
+        await trio.lowlevel.checkpoint()
+        if self.before is not None:
+            await self.before(operation, key)
+        if not self.authorized:
+            raise NotAuthorized(f"{operation}: the token is not known (401; check the token)", status=401)
+
+    def find(self, safe_id: str) -> _Contents | None:
+        """Find a store by ID, `~name` or `username~name`."""
+        for contents in self._stores:
+            info = contents.info
+            names = {info.id} | ({f"~{info.name}", f"{self._username}~{info.name}"} if info.name else set())
+            if contents.exists and safe_id in names:
+                return contents
+        return None
+
+    def now(self) -> datetime:
+        """Give a time of its own to each change: a clock would make tests depend on their speed."""
+        return _EPOCH + timedelta(seconds=next(self._ticks))
+
+    def _create(self, name: str | None, schema: Mapping[str, object] | None) -> _Contents:
+        number, now = next(self._ids), self.now()
+        info = StoreInfo(
+            id=f"memory{number:011d}",
+            created_at=now,
+            modified_at=now,
+            accessed_at=now,
+            name=name,
+            user_id="memory",
+            username=self._username,
+            schema=schema,
+            url_signing_secret_key=f"secret-of-{number}",
+        )
+        contents = _Contents(info)
+        self._stores.append(contents)
+        return contents
+
+
+class MemoryStore:
+    """One store in memory."""
+
+    def __init__(self, collection: MemoryStoreCollection, safe_id: str) -> None:
+        self._collection = collection
+        self._safe_id = safe_id
+
+    async def get(self) -> StoreInfo | None:
+        """Describe the store; None when there is none."""
+        await self._collection.enter("get")
+        contents = self._collection.find(self._safe_id)
+        if contents is None:
+            return None
+        size = sum(len(record.stored) for record in contents.records.values())
+        return replace(contents.info, stats=StoreStats(storage_bytes=size))
+
+    async def update(
+        self,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        general_access: GeneralAccess | None = None,
+    ) -> StoreInfo:
+        """Change what is not None."""
+        await self._collection.enter("update")
+        contents, info = self._contents(), self._contents().info
+        contents.info = replace(
+            info,
+            name=name or info.name,
+            title=title or info.title,
+            general_access=general_access or info.general_access,
+            modified_at=self._collection.now(),
+        )
+        return contents.info
+
+    async def delete(self) -> None:
+        """Delete the store with all its records; no error when there is none."""
+        await self._collection.enter("delete")
+        contents = self._collection.find(self._safe_id)
+        if contents is not None:
+            contents.exists = False
+
+    async def list_keys(
+        self,
+        *,
+        limit: int | None = None,
+        exclusive_start_key: str | None = None,
+        prefix: str | None = None,
+        collection: str | None = None,  # noqa: ARG002 - stores in memory have no schema that names any
+    ) -> KeyPage:
+        """One page of keys after `exclusive_start_key`."""
+        await self._collection.enter("list_keys")
+        records = self._contents().records
+        after = (exclusive_start_key or "").encode()
+        keys = sorted(
+            (key for key in records if key.startswith(prefix or "") and key.encode() > after), key=str.encode
+        )
+        page = keys[: min(limit or PAGE_SIZE, self._collection.page_size)]
+        is_truncated = len(page) < len(keys)
+        return KeyPage(
+            items=tuple(KeyEntry(key, len(records[key].stored)) for key in page),
+            is_truncated=is_truncated,
+            next_exclusive_start_key=page[-1] if is_truncated else None,
+        )
+
+    def iter_keys(
+        self, *, prefix: str | None = None, collection: str | None = None, page_size: int | None = None
+    ) -> AsyncIterator[KeyEntry]:
+        """All keys in order, page after page."""
+
+        async def fetch_page(cursor: str | None) -> KeyPage:
+            return await self.list_keys(
+                limit=page_size, exclusive_start_key=cursor, prefix=prefix, collection=collection
+            )
+
+        return KeyIterator(fetch_page)
+
+    async def record_exists(self, key: RecordKey) -> bool:
+        """Whether the record is there."""
+        await self._collection.enter("record_exists", key)
+        return self._record(key) is not None
+
+    async def head_record(self, key: RecordKey) -> RecordHead | None:
+        """Give the record's headers; None when it is not there."""
+        await self._collection.enter("head_record", key)
+        record = self._record(key)
+        return record.head if record else None
+
+    @asynccontextmanager
+    async def get_record(
+        self, key: RecordKey, *, byte_range: ByteRange | None = None, if_none_match: RecordHead | None = None
+    ) -> AsyncIterator[RecordStream | None]:
+        """Read a record; a record stored with an encoding is read whole, whatever the range."""
+        await self._collection.enter("get_record", key)
+        record = self._record(key)
+        if record is None:
+            raise RecordNotFound(f"record {key}: Record was not found (404)", status=404)
+        seen = if_none_match.validator if if_none_match else None
+        if seen is not None and seen == record.head.validator:
+            yield None
+            return
+        async with aclosing(MemoryRecordStream(record, byte_range)) as stream:
+            yield stream
+
+    async def set_record(
+        self,
+        key: RecordKey,
+        body: RecordBody,
+        *,
+        content_type: str,
+        content_encoding: ContentEncoding | None = None,
+    ) -> RecordHead:
+        """Store a record, replacing what was there; cancelled, it stored nothing."""
+        await self._collection.enter("set_record", key)
+        self._contents()
+        stored = io.BytesIO()
+        async for chunk in body.chunks():
+            stored.write(chunk)
+        record = self._new_record(stored.getvalue(), content_type, content_encoding)
+        contents = self._contents()  # it may have been deleted while the body was read
+        contents.records[key] = record
+        contents.info = replace(contents.info, modified_at=self._collection.now())
+        return replace(record.head, accepts_ranges=False)
+
+    async def delete_record(self, key: RecordKey) -> None:
+        """Delete a record; no error when there is none."""
+        await self._collection.enter("delete_record", key)
+        contents = self._collection.find(self._safe_id)
+        if contents is not None:
+            contents.records.pop(key, None)
+
+    async def record_public_url(self, key: RecordKey) -> str:
+        """Give a URL that names the record; nothing answers there."""
+        await self._collection.enter("record_public_url", key)
+        info = self._contents().info
+        signature = sign_record(info.url_signing_secret_key or "", key)
+        return f"{_URL}/v2/key-value-stores/{info.id}/records/{key}?signature={signature}"
+
+    async def keys_public_url(
+        self,
+        *,
+        expires_in: timedelta | None = None,
+        limit: int | None = None,
+        prefix: str | None = None,
+        collection: str | None = None,
+    ) -> str:
+        """Give a URL that names the listing; nothing answers there."""
+        await self._collection.enter("keys_public_url")
+        info = self._contents().info
+        expires = (
+            None if expires_in is None else int((self._collection.now() + expires_in).timestamp() * 1000)
+        )
+        query = {
+            "signature": sign_storage(info.url_signing_secret_key or "", info.id, expires),
+            "limit": limit,
+            "prefix": prefix,
+            "collection": collection,
+        }
+        spelled = urlencode({name: value for name, value in query.items() if value is not None})
+        return f"{_URL}/v2/key-value-stores/{info.id}/keys?{spelled}"
+
+    def _contents(self) -> _Contents:
+        contents = self._collection.find(self._safe_id)
+        if contents is None:
+            raise StoreNotFound(f"store {self._safe_id}: there is none (404)", status=404)
+        return contents
+
+    def _record(self, key: RecordKey) -> _Record | None:
+        contents = self._collection.find(self._safe_id)
+        return contents.records.get(key) if contents else None
+
+    def _new_record(self, stored: bytes, content_type: str, encoding: ContentEncoding | None) -> _Record:
+        written_at = self._collection.now()  # a version of its own even if the bytes are the same
+        digest = hashlib.sha256(stored + written_at.isoformat().encode()).hexdigest()[:32]
+        head = RecordHead(
+            content_type=content_type,
+            content_encoding=encoding,
+            length=len(stored) if encoding is None else None,
+            etag=f'"{digest}"' if self._collection.validators else None,
+            accepts_ranges=encoding is None,
+        )
+        return _Record(stored, head)
+
+
+class MemoryRecordStream:
+    """A record being read, as it was when the reading began."""
+
+    def __init__(self, record: _Record, byte_range: ByteRange | None) -> None:
+        self.head = record.head
+        self.start = 0
+        stop: int | None = None
+        if byte_range is not None and record.head.content_encoding is None:
+            self.start, stop = byte_range.start, byte_range.stop
+            if self.start >= len(record.stored):
+                raise RequestRefused("the range begins behind the record's end (416)", status=416)
+        self._pieces = decoded(_Chunks(record.stored[self.start : stop]), record.head.content_encoding)
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Give the bytes from `start`. There is one body: a second call goes on where the first stopped."""
+        return self._pieces
+
+    async def aclose(self) -> None:
+        """End the decoding."""
+        await self._pieces.aclose()
+
+
+class _Chunks:
+    def __init__(self, content: bytes) -> None:
+        self._file = io.BytesIO(content)
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        chunk = self._file.read(_CHUNK)
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk

@@ -1,0 +1,48 @@
+"""All keys of a store, page after page."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+
+from kvsfs.errors import ProtocolViolation
+from kvsfs.types import KeyEntry, KeyPage
+
+
+class KeyIterator:
+    """Iterates over the keys that `fetch_page(exclusive_start_key)` lists.
+
+    An iterator and no generator: it may be left at any point without being closed. It checkpoints where it
+    fetches a page, not between the keys of one. Raises what `fetch_page` raises, and ProtocolViolation when a
+    page does not lead on: the cursor has to grow (in UTF-8 order), so the pages come to an end.
+    """
+
+    def __init__(self, fetch_page: Callable[[str | None], Awaitable[KeyPage]]) -> None:
+        self._fetch_page = fetch_page
+        self._cursor: str | None = None
+        self._entries: Iterator[KeyEntry] = iter(())
+        self._is_last = False
+
+    def __aiter__(self) -> KeyIterator:
+        return self
+
+    async def __anext__(self) -> KeyEntry:
+        while True:
+            for entry in self._entries:
+                return entry
+            if self._is_last:
+                raise StopAsyncIteration
+            await self._turn()
+
+    async def _turn(self) -> None:
+        page = await self._fetch_page(self._cursor)
+        self._is_last = not page.is_truncated
+        self._entries = iter(page.items)
+        if page.is_truncated:
+            self._cursor = self._advanced(page.next_exclusive_start_key)
+
+    def _advanced(self, following: str | None) -> str:
+        if following is None:
+            raise ProtocolViolation("a truncated list of keys does not say where it goes on")
+        if self._cursor is not None and following.encode() <= self._cursor.encode():
+            raise ProtocolViolation("the list of keys does not advance")
+        return following

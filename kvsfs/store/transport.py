@@ -1,0 +1,146 @@
+"""One httpx client, and the two ends of an exchange on it: a body going out, an answer coming in.
+
+httpx is told nothing that it could act on by itself: no redirects, no decoding, no cookies.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from urllib.parse import urlsplit
+
+import httpx
+import trio
+
+from kvsfs.errors import StoreUnreachable
+from kvsfs.metrics import StoreMeter
+from kvsfs.store import faults
+from kvsfs.store.protocol import RecordBody
+from kvsfs.store.retry import Deadlines
+
+MAX_CONNECTIONS = 32
+"""httpcore's pool scans its connections for each request: at 64 in flight it fell to 240 requests/s."""
+
+KEEPALIVE_EXPIRY = 4.0
+"""Seconds. uvicorn and Node close an idle connection after 5: we let go first, lest a request meet it."""
+
+_URL_LOGGERS = (
+    "httpx",
+    "httpcore.connection",
+    "httpcore.http11",
+    "httpcore.http2",
+    "httpcore.proxy",
+    "httpcore.socks",
+)
+
+
+def open_http_client(base_url: str, deadlines: Deadlines) -> httpx.AsyncClient:
+    """Make the client for `base_url`: HTTP/1.1, keep-alive, TLS verified, proxies as the environment says.
+
+    The embedded store on loopback is never asked through a proxy: HTTP_PROXY is set for the world outside.
+    Raises StoreUnreachable when the URL or the environment's proxy makes no sense.
+    """
+    _silence_url_loggers()
+    try:
+        # HTTP/2 is off: httpx hands the server's GOAWAY after 1,000 requests to the caller as an error.
+        return httpx.AsyncClient(
+            http2=False,
+            follow_redirects=False,
+            trust_env=not is_loopback(base_url),
+            timeout=httpx.Timeout(deadlines.stall, connect=deadlines.connect, pool=deadlines.total),
+            limits=httpx.Limits(
+                max_connections=MAX_CONNECTIONS,
+                max_keepalive_connections=MAX_CONNECTIONS,
+                keepalive_expiry=KEEPALIVE_EXPIRY,
+            ),
+        )
+    except (ValueError, ImportError, OSError):
+        # from None: a proxy's URL may hold a password.
+        raise StoreUnreachable(
+            "the proxy or the certificates that the environment names cannot be used: "
+            "see HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE"
+        ) from None
+
+
+def is_loopback(url: str) -> bool:
+    """Whether `url` names this machine by its loopback address."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Upload(httpx.AsyncByteStream):
+    """A record's body on its way to the socket. An iterator and no generator: it can be left half way."""
+
+    def __init__(self, body: RecordBody, meter: StoreMeter) -> None:
+        self._chunks = body.chunks()
+        self._meter = meter
+
+    def __aiter__(self) -> Upload:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await anext(self._chunks)
+        self._meter.count_sent(len(chunk))
+        return chunk
+
+
+class Answer:
+    """An answer whose headers are known; iterating gives its body as it is sent, still encoded.
+
+    Iterating raises StoreUnreachable when the body breaks off and StoreTimeout when it stalls. `aclose` must
+    be called, read or not: a body read to its end leaves a connection to use again, any other closes it.
+    """
+
+    def __init__(self, response: httpx.Response, subject: str, meter: StoreMeter) -> None:
+        self.status = response.status_code
+        self.headers = response.headers
+        self.url = response.url
+        self._response = response
+        self._subject = subject
+        self._meter = meter
+        self._raw = response.aiter_raw()
+        self._begun = False
+
+    def __aiter__(self) -> Answer:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._begun = True
+        try:
+            chunk = await anext(self._raw)
+        except httpx.HTTPError as error:
+            raise faults.from_exception(error, self._subject) from error
+        self._meter.count_received(len(chunk))
+        return chunk
+
+    async def aclose(self) -> None:
+        """Let go of the connection. Nothing is waited for, so not even cancellation interrupts it."""
+        with trio.CancelScope(shield=True):
+            await self._response.aclose()
+            if self._begun:
+                await self._end_generators()
+
+    async def _end_generators(self) -> None:
+        # Below aiter_raw() stand five more of httpx's and httpcore's generators. Left suspended, each would
+        # be collected as garbage, which trio reports, rightly. On the closed connection the next read fails
+        # and unwinds them all in order.
+        try:
+            async for _rest in self._raw:
+                pass
+        except (httpx.HTTPError, httpx.StreamError):
+            pass
+
+
+def _silence_url_loggers() -> None:
+    # They write request URLs (INFO) and Location headers (DEBUG): a pre-signed URL is a key to the record.
+    # A filter, because a level could be set again by whoever asks for --debug. Filters are not inherited, so
+    # each logger has its own, and adding the same one twice does nothing.
+    for name in _URL_LOGGERS:
+        logging.getLogger(name).addFilter(_nothing)
+
+
+def _nothing(_record: logging.LogRecord) -> bool:
+    return False
