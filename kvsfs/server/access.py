@@ -1,0 +1,207 @@
+"""Who asks, and what they may do: tokens, users, owners, signatures, general access."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from kvsfs.errors import CommandError, ExitCode
+from kvsfs.server.answers import ApiError, store_not_found
+from kvsfs.server.index import now_ms
+from kvsfs.server.storage import Storage
+from kvsfs.signatures import verify_record, verify_storage
+from kvsfs.types import StoreInfo
+
+DEFAULT_USERNAME = "local"
+"""The user of a token without a name, and of everyone when there is no token: so that a folder filled before
+the first token was given keeps its owner."""
+
+USERNAME = re.compile(r"[A-Za-z0-9._-]{1,63}")
+
+
+Verify = Callable[[StoreInfo, str], bool]
+"""Whether a signature opens something of a store."""
+
+
+class Tokens:
+    """Which token belongs to which user. Holds hashes only, and compares those: no timing tells a token."""
+
+    def __init__(self, usernames: Mapping[str, str]) -> None:
+        self._users = {_digest(token): username for token, username in usernames.items()}
+
+    @classmethod
+    def parse(cls, specifications: Iterable[str]) -> Tokens:
+        """Read `TOKEN` or `TOKEN=USERNAME`. Raises CommandError, without the token."""
+        usernames: dict[str, str] = {}
+        for specification in specifications:
+            token, separator, username = specification.partition("=")
+            username = username if separator else DEFAULT_USERNAME
+            if not token or not token.isascii() or not token.isprintable() or " " in token:
+                raise CommandError(
+                    ExitCode.USAGE, "a token is empty or holds a space or an unprintable character"
+                )
+            if not USERNAME.fullmatch(username):
+                raise CommandError(
+                    ExitCode.USAGE, "a user name after TOKEN= may hold letters, digits, . _ and - only"
+                )
+            if usernames.setdefault(token, username) != username:
+                raise CommandError(ExitCode.USAGE, "the same token is given to two users")
+        return cls(usernames)
+
+    def __bool__(self) -> bool:
+        return bool(self._users)
+
+    def username(self, token: str) -> str | None:
+        """Give the owner of a token."""
+        return self._users.get(_digest(token))
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A store that the request may use."""
+
+    store: StoreInfo
+    writer: bool
+    signs: bool
+    """Whether its answers may hold signed URLs: not for those who read it only because it is public."""
+
+
+class Gate:
+    """Decides for every request."""
+
+    def __init__(self, storage: Storage, tokens: Tokens) -> None:
+        self._storage = storage
+        self._tokens = tokens
+
+    def user(self, request: Request) -> str | None:
+        """Name the user of the request's token; None without one. Raises ApiError 401 for an unknown one."""
+        if not self._tokens:
+            _refuse_foreign_pages(request)
+            return DEFAULT_USERNAME
+        token = _token(request)
+        if token is None:
+            return None
+        username = self._tokens.username(token)
+        if username is None:
+            raise ApiError(401, "invalid-token", "Authentication token is not valid.")
+        return username
+
+    def require_user(self, request: Request) -> str:
+        """Name the user. Raises ApiError 401 when there is no valid token."""
+        username = self.user(request)
+        if username is None:
+            raise ApiError(401, "token-not-provided", "Authentication token was not provided.")
+        return username
+
+    async def writing(self, request: Request) -> StoreInfo:
+        """Give the store of the path to someone who may write to it. Raises ApiError."""
+        username = self.require_user(request)
+        store, _ = await self._addressed(request)
+        if store.username != username:
+            raise _insufficient_permissions()
+        return store
+
+    async def reading(self, request: Request, verify: Verify | None = None) -> Grant:
+        """Give the store of the path to someone who may read it. Raises ApiError.
+
+        `verify` tells whether a signature opens what is asked for: a valid one replaces the token.
+        """
+        signature = request.query_params.get("signature")
+        if verify is not None and signature is not None:
+            store, _ = await self._addressed(request)
+            if verify(store, signature):
+                return Grant(store, writer=False, signs=True)
+        username = self.user(request)
+        store, by_id = await self._addressed(request)
+        if store.username == username:
+            return Grant(store, writer=True, signs=True)
+        if not _is_public(store, by_id=by_id):
+            raise _insufficient_permissions()
+        return Grant(store, writer=False, signs=False)
+
+    async def _addressed(self, request: Request) -> tuple[StoreInfo, bool]:
+        """Give the store that the path names (an ID, `user~name` or `~name`), and whether by its ID."""
+        reference: str = request.path_params["store"]
+        username, tilde, name = reference.partition("~")
+        if not tilde:
+            store = await self._storage.get_store(reference)
+        else:
+            store = await self._storage.find_store(username or self.require_user(request), name)
+        if store is None:
+            raise store_not_found()
+        return store, not tilde
+
+
+def opens_record(key: str) -> Verify:
+    """Verify the signature of one record."""
+
+    def verify(store: StoreInfo, signature: str) -> bool:
+        secret = store.url_signing_secret_key
+        return secret is not None and verify_record(secret, key, signature)
+
+    return verify
+
+
+def opens_keys(store: StoreInfo, signature: str) -> bool:
+    """Verify the signature of a store's keys."""
+    secret = store.url_signing_secret_key
+    return secret is not None and verify_storage(secret, store.id, signature, now_ms())
+
+
+def _is_public(store: StoreInfo, *, by_id: bool) -> bool:
+    """Whether anyone may read. FOLLOW_USER_SETTING is restricted: there are no user settings here."""
+    if store.general_access == "ANYONE_WITH_NAME_CAN_READ":
+        return True
+    return by_id and store.general_access == "ANYONE_WITH_ID_CAN_READ"
+
+
+def _insufficient_permissions() -> ApiError:
+    return ApiError(
+        403,
+        "insufficient-permissions",
+        "Insufficient permissions for the key-value store."
+        " Make sure you're passing a correct API token and that it has the required permissions.",
+    )
+
+
+def _token(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return request.query_params.get("token") or None
+
+
+def _refuse_foreign_pages(request: Request) -> None:
+    """Without tokens, the one guard is that only this machine can connect. Browsers here can, too.
+
+    A web page may send a PUT-like POST across origins (it carries an Origin), or point its own host name at
+    127.0.0.1 (it carries that Host). Raises ApiError 403 for both.
+    """
+    origin = request.headers.get("origin")
+    hosts = [request.headers.get("host", "")]
+    if origin is not None:
+        hosts.append(urlsplit(origin).netloc)
+    if not all(_is_loopback(host) for host in hosts):
+        raise ApiError(
+            403,
+            "insufficient-permissions",
+            "A server without tokens answers only to clients on its own machine.",
+        )
+
+
+def _is_loopback(netloc: str) -> bool:
+    name = urlsplit(f"//{netloc}").hostname
+    try:
+        return name == "localhost" or ipaddress.ip_address(name or "").is_loopback
+    except ValueError:
+        return False

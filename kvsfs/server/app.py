@@ -1,0 +1,63 @@
+"""The application: which path is answered by whom."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from kvsfs.server import answers
+from kvsfs.server.access import Gate, Tokens
+from kvsfs.server.records import MAX_RECORD_BYTES, Records
+from kvsfs.server.storage import Storage
+from kvsfs.server.stores import Stores
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def build(storage: Storage, tokens: Tokens, *, max_record_bytes: int = MAX_RECORD_BYTES) -> Starlette:
+    """Assemble the API over a storage."""
+    gate = Gate(storage, tokens)
+    stores, records = Stores(storage, gate), Records(storage, gate, max_record_bytes)
+    routes = [
+        _resource("/v2/users/me", GET=stores.me),
+        _resource("/v2/key-value-stores", GET=stores.list, POST=stores.create),
+        _resource("/v2/key-value-stores/{store}", GET=stores.get, PUT=stores.update, DELETE=stores.delete),
+        _resource("/v2/key-value-stores/{store}/keys", GET=stores.keys),
+        # `path`: a key with a slash in it is an invalid key, not an unknown path.
+        _resource(
+            "/v2/key-value-stores/{store}/records/{key:path}",
+            GET=records.get,
+            HEAD=records.head,
+            PUT=records.put,
+            POST=records.put,
+            DELETE=records.delete,
+        ),
+    ]
+    app = Starlette(
+        routes=routes,
+        exception_handlers={
+            answers.ApiError: answers.on_api_error,
+            HTTPException: answers.on_http_error,
+            Exception: answers.on_failure,
+        },
+    )
+    app.router.redirect_slashes = False  # a redirect would lose an upload's body
+    return app
+
+
+def _resource(path: str, **handlers: Handler) -> Route:
+    """One route for all methods of a path, so that an unknown method is told of every known one."""
+
+    async def answer(request: Request) -> Response:
+        return await handlers.get(request.method, handlers.get("GET", _unreachable))(request)
+
+    return Route(path, answer, methods=list(handlers))
+
+
+async def _unreachable(request: Request) -> Response:
+    raise AssertionError(f"the router let {request.method} through")

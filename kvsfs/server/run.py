@@ -1,0 +1,154 @@
+"""The process: address, readiness, limits, signals, the end."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import uvicorn
+
+from kvsfs.errors import CommandError, ExitCode
+from kvsfs.server import app
+from kvsfs.server.access import Tokens
+from kvsfs.server.local import LocalStorage, open_storage
+from kvsfs.server.observing import Observed, Sink, access_log, request_log
+
+CONNECTION_LIMIT = 500
+"""Each may hold a socket and a file: together below the usual limit of 1024 descriptors."""
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than clients keep an idle connection (httpx 5 s, browsers 60 s): so it is they who close, and no
+request meets a connection that is just being closed."""
+
+GRACE_SECONDS = 10
+"""How long requests may go on after SIGTERM: a shutdown's usual patience is 90 s, a user's less."""
+
+BACKLOG = 128
+"""Connections that the kernel accepts for us while we are busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `kvsfs serve` was asked for."""
+
+    folder: str
+    host: str
+    port: int
+    tokens: Sequence[str] = ()
+    """As `access.Tokens.parse` reads them."""
+    latency: float = 0.0
+    """Seconds by which every answer is delayed."""
+    request_log: str | None = None
+    verbose: bool = False
+    exit_with_parent: bool = False
+
+
+def run(options: Options, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. `on_ready` gets the URL when it answers. Raises CommandError."""
+    tokens = Tokens.parse(options.tokens)
+    sinks = _sinks(options)
+    with _listen(options.host, options.port, anyone=not tokens) as listener:
+        storage = open_storage(options.folder)
+        application = Observed(app.build(storage, tokens), sinks, options.latency)
+        server = _Server(_config(application), storage, lambda: on_ready(_url(listener)))
+        # uvicorn raises the signal that stopped it again when it is done: it shall find this handler then.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, server.handle_exit)
+        if options.exit_with_parent:
+            threading.Thread(target=_wait_for_parent, args=(server,), name="parent", daemon=True).start()
+        server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, telling when it answers, and closing the storage on the event loop that used it."""
+
+    def __init__(self, config: uvicorn.Config, storage: LocalStorage, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._storage = storage
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+        self._storage.collect_garbage_in_background()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        await self._storage.close()
+
+
+def _config(application: Observed) -> uvicorn.Config:
+    logging.basicConfig(level=logging.WARNING, format="kvsfs serve: %(levelname)s: %(message)s")
+    return uvicorn.Config(
+        application,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=CONNECTION_LIMIT,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+def _sinks(options: Options) -> list[Sink]:
+    sinks: list[Sink] = [access_log] if options.verbose else []
+    if options.request_log is not None:
+        try:
+            sinks.append(request_log(options.request_log))
+        except OSError as error:
+            raise CommandError(
+                ExitCode.CACHE_UNUSABLE,
+                f"the request log {options.request_log} cannot be written: {error.strerror}",
+            ) from error
+    return sinks
+
+
+def _listen(host: str, port: int, *, anyone: bool) -> socket.socket:
+    """Bind and listen. With `anyone` (no tokens) only to this machine. Raises CommandError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise CommandError(ExitCode.USAGE, f"the host {host} is not known: {error.strerror}") from error
+    if anyone and not ipaddress.ip_address(address[0]).is_loopback:
+        raise CommandError(
+            ExitCode.USAGE,
+            f"{host} can be reached by others: give --token (or KVSFS_SERVE_TOKENS) or --host 127.0.0.1",
+        )
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise CommandError(
+            ExitCode.ADDRESS_IN_USE,
+            f"cannot listen on {host}:{port} ({error.strerror}): choose another --port",
+        ) from error
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _wait_for_parent(server: uvicorn.Server) -> None:
+    """Stop the server when stdin ends: the parent held the other end of that pipe, and is gone."""
+    try:
+        while os.read(0, 4096):
+            pass
+    except OSError:
+        pass
+    server.should_exit = True
