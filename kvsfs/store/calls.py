@@ -123,7 +123,8 @@ class ApiClient:
     async def _retrying(self, call: Call, attempt: Callable[[], Awaitable[T]]) -> T:
         return await retrying(
             attempt,
-            within=self._deadlines.for_upload(call.body.length if call.body else 0),
+            deadlines=self._deadlines,
+            body_length=call.body.length if call.body else 0,
             subject=call.subject,
             on_retry=self._meter.count_retry,
         )

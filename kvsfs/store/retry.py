@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Awaitable, Callable
@@ -34,17 +35,15 @@ class Deadlines:
     bound on the body of a record being read: how long that takes is up to the reader, who may pause.
 
     `total`: from the start of a call until its answer is in the caller's hands, all retries and pauses
-    included. For a record being read the answer is its headers. For a record being stored the time that
-    `SLOWEST_UPLOAD` needs for the body comes on top, so a 10 GiB upload is legal, an endless one not.
+    included. For a record being read the answer is its headers. For a record being stored each attempt has
+    the time that `SLOWEST_UPLOAD` needs for the body on top, and a failed one weighs no more than `stall`:
+    a 10 GiB upload is legal and may be tried again, an endless one is cut off, and a server that hangs is
+    given up as soon for a large record as for a small one.
     """
 
     connect: float = 10.0
     stall: float = 20.0
     total: float = 30.0
-
-    def for_upload(self, length: int) -> float:
-        """Seconds that storing `length` bytes may take in all."""
-        return self.total + length / SLOWEST_UPLOAD
 
 
 class Transient(Exception):  # noqa: N818 - not an error of its own: it carries one
@@ -62,32 +61,34 @@ class Transient(Exception):  # noqa: N818 - not an error of its own: it carries 
 async def retrying(
     attempt: Callable[[], Awaitable[T]],
     *,
-    within: float,
+    deadlines: Deadlines,
+    body_length: int = 0,
     subject: str,
     on_retry: Callable[[], None],
 ) -> T:
-    """Call `attempt` until it succeeds, fails for good, or no further pause fits into `within` seconds.
+    """Call `attempt` until it succeeds, fails for good, or no further pause fits into the deadline.
 
-    Raises the last Transient's error then, and StoreTimeout when an attempt itself is still running at the
-    end. Checkpoints; cancelled, it cancels the attempt.
+    `body_length`: bytes that each attempt uploads. Raises the last Transient's error when there is no time
+    left for another attempt, StoreTimeout when an attempt itself is still running at its end. Checkpoints;
+    cancelled, it cancels the attempt.
     """
-    end = trio.current_time() + within
-    for tries in range(_MORE_THAN_FIT):
+    body_time = body_length / SLOWEST_UPLOAD
+    heaviest = deadlines.stall if body_length else deadlines.total
+    spent = 0.0
+    for tries in itertools.count():
+        begun = trio.current_time()
         try:
-            with trio.move_on_at(end):
+            with trio.move_on_after(deadlines.total - spent + body_time):
                 return await attempt()
+            break
         except Transient as fault:
             pause = _pause(tries, fault.retry_after)
-            if trio.current_time() + pause >= end:
+            spent += min(trio.current_time() - begun, heaviest) + pause
+            if spent >= deadlines.total:
                 raise fault.error from fault.__cause__
-            await trio.sleep(pause)
-            on_retry()
-        else:
-            break
-    raise StoreTimeout(f"{subject}: no answer within {within:.3g} s")
-
-
-_MORE_THAN_FIT = 10**6  # the deadline ends the loop
+        await trio.sleep(pause)
+        on_retry()
+    raise StoreTimeout(f"{subject}: no answer within {trio.current_time() - begun + spent:.0f} s")
 
 
 def _pause(tries: int, retry_after: float | None) -> float:

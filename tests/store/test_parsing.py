@@ -1,0 +1,142 @@
+"""JSON and headers: tolerant where the specification leaves open, strict where it promises."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvsfs.errors import ProtocolViolation
+from kvsfs.store import parsing
+from kvsfs.types import KeyEntry, RecordHead, StoreStats
+
+STORE = {
+    "id": "WkzbQMuFYuamGv3YF",
+    "createdAt": "2019-12-12T07:34:14.202Z",
+    "modifiedAt": "2019-12-13T08:36:13.202Z",
+    "accessedAt": "2019-12-14T08:36:13.202Z",
+}
+REQUIRED = sorted(STORE)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def test_a_bare_store_is_enough() -> None:
+    store = parsing.parse_store({"data": STORE})
+    assert store.id == "WkzbQMuFYuamGv3YF"
+    assert store.created_at.isoformat() == "2019-12-12T07:34:14.202000+00:00"
+    assert (store.name, store.stats, store.general_access) == (None, StoreStats(), None)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["name", "title", "stats", "schema", "generalAccess", "new"]), json_values
+    )
+)
+def test_optional_fields_may_be_anything(extra: dict[str, Any]) -> None:
+    assert parsing.parse_store({"data": {**STORE, **extra}}).id == STORE["id"]
+
+
+@pytest.mark.parametrize("missing", REQUIRED)
+@pytest.mark.parametrize("value", [None, 7, "", [], "yesterday-ish"])
+def test_required_fields_are_required(missing: str, value: object) -> None:
+    if missing == "id" and value == "yesterday-ish":
+        return
+    with pytest.raises(ProtocolViolation, match=missing):
+        parsing.parse_store({"data": {**STORE, missing: value}})
+    with pytest.raises(ProtocolViolation, match=missing):
+        parsing.parse_store({"data": {name: text for name, text in STORE.items() if name != missing}})
+
+
+@given(json_values)
+def test_any_json_is_parsed_or_a_protocol_violation(value: object) -> None:
+    for parse in (parsing.parse_store, parsing.parse_store_list, parsing.parse_key_page):
+        for answer in (value, {"data": value}, {"data": {"items": value, "isTruncated": False}}):
+            try:
+                parse(answer)
+            except ProtocolViolation:
+                continue
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_json_or_a_protocol_violation(body: bytes) -> None:
+    assert parsing.parse_error(body) is not None
+    try:
+        parsed = parsing.parse_json(body)
+    except ProtocolViolation:
+        return
+    assert json.loads(body) == parsed or parsed != parsed  # noqa: PLR0124 - NaN is legal to Python
+
+
+def test_deeply_nested_json_is_a_protocol_violation() -> None:
+    with pytest.raises(ProtocolViolation):
+        parsing.parse_json(b"[" * 100_000)
+
+
+def test_a_page_of_keys() -> None:
+    page = parsing.parse_key_page(
+        {
+            "data": {
+                "items": [{"key": "a", "size": 3, "new": 1}],
+                "isTruncated": True,
+                "nextExclusiveStartKey": "a",
+            }
+        }
+    )
+    assert page.items == (KeyEntry("a", 3),)  # type: ignore[arg-type]  # a literal stands for its key
+    assert (page.is_truncated, page.next_exclusive_start_key) == (True, "a")
+
+
+@pytest.mark.parametrize("size", [None, -1, "3", 1.5, True])
+def test_a_key_without_a_size_is_a_protocol_violation(size: object) -> None:
+    with pytest.raises(ProtocolViolation, match="size"):
+        parsing.parse_key_page({"data": {"items": [{"key": "a", "size": size}], "isTruncated": False}})
+
+
+@pytest.mark.parametrize(
+    ("headers", "head"),
+    [
+        ({}, RecordHead("application/octet-stream")),
+        ({"content-type": "text/plain", "content-length": "7"}, RecordHead("text/plain", length=7)),
+        (
+            {"content-encoding": "identity", "content-length": "7"},
+            RecordHead("application/octet-stream", length=7),
+        ),
+        (
+            {"content-encoding": "GZIP", "content-length": "7", "etag": '"x"', "accept-ranges": "bytes"},
+            RecordHead("application/octet-stream", "gzip", etag='"x"', accepts_ranges=True),
+        ),
+        ({"content-length": "seven"}, RecordHead("application/octet-stream")),
+        ({"accept-ranges": "none"}, RecordHead("application/octet-stream")),
+    ],
+)
+def test_heads(headers: dict[str, str], head: RecordHead) -> None:
+    assert parsing.parse_head(headers) == head
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "gzip, br", "compress"])
+def test_an_encoding_nobody_asked_for(encoding: str) -> None:
+    with pytest.raises(ProtocolViolation, match="Content-Encoding"):
+        parsing.parse_head({"content-encoding": encoding})
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [("bytes 0-0/1", (0, 1, 1)), ("bytes 5-9/*", (5, 10, None)), ("bytes 2-3/10", (2, 4, 10))],
+)
+def test_content_ranges(value: str, part: tuple[int, int, int | None]) -> None:
+    assert parsing.parse_content_range({"content-range": value}) == part
+
+
+@pytest.mark.parametrize(
+    "value", ["", "bytes */10", "bytes 5-4/10", "bytes 0-10/10", "lines 0-1/2", "bytes 0-1"]
+)
+def test_content_ranges_that_cannot_be(value: str) -> None:
+    with pytest.raises(ProtocolViolation):
+        parsing.parse_content_range({"content-range": value})
