@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
+from dataclasses import dataclass
+
+from kvsfs.errors import CommandError, ExitCode
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h)")
 
@@ -18,3 +24,86 @@ def parse_duration(text: str) -> float:
     if text.strip() == "0":
         return 0.0
     raise ValueError(f"{text!r} is not a duration: write a number and ms, s, m or h, as in 20ms or 1.5s")
+
+
+@dataclass(frozen=True, slots=True)
+class MountConfig:
+    """Everything that a mount is told. Paths are absolute, times are seconds."""
+
+    source: str
+    mount_point: str
+    api_url: str
+    token_file: str | None = None
+    cache_dir: str | None = None
+    read_only: bool = False
+    allow_other: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    file_mode: int = 0o644
+    dir_mode: int = 0o755
+
+
+def api_url_from_environment() -> str:
+    """Give the API's address: the variable of the Apify SDKs, that of the Apify CLI, or the default."""
+    return (
+        os.environ.get("APIFY_API_BASE_URL")
+        or os.environ.get("APIFY_CLIENT_BASE_URL")
+        or "https://api.apify.com"
+    )
+
+
+def find_token(token_file: str | None) -> str | None:
+    """Give the token: of the file, else of APIFY_TOKEN, else of the Apify CLI's auth.json; None if none has one.
+
+    Raises CommandError for a file that was named and cannot be used.
+    """
+    if token_file is not None:
+        return _read_token_file(token_file)
+    return os.environ.get("APIFY_TOKEN") or _token_of_apify_cli()
+
+
+def _read_token_file(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            token = file.read().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise CommandError(ExitCode.NO_TOKEN, f"cannot read the token file {path}: {reason}") from None
+    if mode & 0o077:
+        message = f"the token file {path} can be read by others: chmod 600 {path}"
+        raise CommandError(ExitCode.NO_TOKEN, message)
+    if not token:
+        raise CommandError(ExitCode.NO_TOKEN, f"the token file {path} is empty")
+    return token
+
+
+def _token_of_apify_cli() -> str | None:
+    try:
+        with open(os.path.expanduser("~/.apify/auth.json"), encoding="utf-8") as file:
+            token = json.load(file)["token"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return token if isinstance(token, str) else None
+
+
+def folder_for(variable: str, fallback: str) -> str:
+    """Give kvsfs's own folder below an XDG base directory, which `variable` may move."""
+    return os.path.join(os.environ.get(variable) or os.path.expanduser(fallback), "kvsfs")
+
+
+def local_data_folder() -> str:
+    """Where the embedded server of `local:` keeps its records."""
+    return folder_for("XDG_DATA_HOME", "~/.local/share")
+
+
+def cache_folder(identity: str) -> str:
+    """Give the cache folder of the store that `identity` names: hashed, so that no name can lead out of it."""
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:32]
+    return os.path.join(folder_for("XDG_CACHE_HOME", "~/.cache"), digest)
+
+
+def log_file(mount_point: str) -> str:
+    """Where a mount in the background logs to."""
+    name = mount_point.strip("/").replace("/", "-") or "root"
+    return os.path.join(folder_for("XDG_STATE_HOME", "~/.local/state"), f"{name[:200]}.log")

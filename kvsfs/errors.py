@@ -116,6 +116,7 @@ class ExitCode(enum.IntEnum):
     MOUNT_POINT_NOT_EMPTY = 22
     ALREADY_MOUNTED = 23
     NOT_MOUNTED = 24
+    BUSY = 25
     NO_FUSE_DEVICE = 30
     NO_FUSERMOUNT = 31
     MOUNT_FAILED = 32

@@ -1,0 +1,219 @@
+"""Cache files. A blob holds the bytes of one file: those that were fetched, and those that were written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import secrets
+
+from kvsfs.cache.ranges import Ranges
+from kvsfs.errors import CommandError, ExitCode
+
+log = logging.getLogger(__name__)
+
+_COPY_BYTES = 16 * 1024 * 1024
+"""One copy_file_range call: long enough to amortise the call, short enough to stay interruptible by signals."""
+
+
+_LABEL_LENGTH = 200
+"""Characters of a key that a cache file's name carries: with 33 before it, below the 255 of ext4."""
+
+
+class Blob:
+    """One cache file: `size` bytes long, of which `present` are there.
+
+    The descriptor is open while somebody uses the blob (`acquire`, `release`), so that a cache of many
+    thousand clean files holds no descriptors. All methods do file I/O inline: these are page-cache operations
+    of at most some MiB (a thread for each costs three times the write itself, PERFORMANCE.md).
+
+    INVARIANT: the file on disk is `size` bytes long, and zero wherever nothing was fetched or written.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = 0
+        self.present = Ranges()
+        self._fd = -1
+        self._users = 0
+
+    @property
+    def fd(self) -> int:
+        """The open descriptor; valid between `acquire` and the last `release`."""
+        assert self._fd >= 0, "blob used while not acquired"
+        return self._fd
+
+    def acquire(self) -> None:
+        """Open the cache file, or count one more user of it. Raises OSError."""
+        if self._users == 0:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._users += 1
+
+    def release(self) -> None:
+        """Count one user less; the last one closes the file."""
+        self._users -= 1
+        if self._users == 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anybody has it acquired."""
+        return self._users > 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte is there."""
+        return self.present.covers(0, self.size)
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Read what is there now: at most `length` bytes, fewer only at the end of the file."""
+        return os.pread(self.fd, max(0, min(length, self.size - offset)), offset)
+
+    def pwrite(self, data: bytes | memoryview, offset: int) -> None:
+        """Write all of `data`; a gap between the old end and `offset` becomes zeros that are there."""
+        done = 0
+        view = memoryview(data)
+        while done < len(view):
+            done += os.pwrite(self.fd, view[done:], offset + done)
+        if offset > self.size:
+            self.present.add(self.size, offset)
+        self.size = max(self.size, offset + len(view))
+        self.present.add(offset, offset + len(view))
+
+    def fill(self, data: bytes, offset: int, limit: int) -> None:
+        """Write fetched bytes, below `limit` and only where nothing is yet: what was written here stays."""
+        stop = min(offset + len(data), limit, self.size)
+        view = memoryview(data)
+        while (gap := self.present.gap(offset, stop)) is not None:
+            start, end = gap
+            self.pwrite(view[start - offset : end - offset], start)
+
+    def truncate(self, size: int) -> None:
+        """Cut, or lengthen with zeros that are there."""
+        os.ftruncate(self.fd, size)
+        if size < self.size:
+            self.present.cut(size)
+        else:
+            self.present.add(self.size, size)
+        self.size = size
+
+    def expect(self, size: int) -> None:
+        """Lengthen to `size` with bytes that are still to be fetched."""
+        os.ftruncate(self.fd, size)
+        self.size = size
+
+    def copy_to(self, other: Blob) -> None:
+        """Copy this complete blob into the empty `other`. Blocks for as long as the disk takes: use a thread.
+
+        copy_file_range shares extents where the file system can (btrfs, xfs) and copies in the kernel elsewhere.
+        """
+        assert self.complete
+        done = 0
+        while done < self.size:
+            try:
+                copied = os.copy_file_range(self.fd, other.fd, min(_COPY_BYTES, self.size - done), done, done)
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                    raise
+                copied = os.pwrite(other.fd, os.pread(self.fd, _COPY_BYTES, done), done)
+            if copied == 0:
+                raise OSError(errno.EIO, "cache file shorter than known", self.path)
+            done += copied
+        other.size = self.size
+        other.present.add(0, self.size)
+
+    def remove(self) -> None:
+        """Unlink the cache file; users that have it open keep their bytes."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+
+
+class BlobFolder:
+    """The cache folder of one mount, locked against a second daemon.
+
+    - `clean/`: fetched bytes. Worth nothing without the daemon that knows them: removed at the next start.
+    - `dirty/`: written bytes that no store has confirmed, from the first write on. What a killed daemon
+      leaves here is set aside at the next start, never removed and never uploaded by itself.
+    - `not-uploaded/`: what was set aside, or could not be uploaded before the mount ended.
+
+    A blob's name is random, with the record's key behind it once it is dirty, for the person who looks.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._clean, self._dirty, self._aside = (
+            os.path.join(path, name) for name in ("clean", "dirty", "not-uploaded")
+        )
+        try:
+            for folder in (path, self._clean, self._dirty, self._aside):
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+            os.chmod(path, 0o700)
+            self._lock_fd = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            message = f"cannot use the cache folder {path}: {error.strerror}; choose another with --cache-dir"
+            raise CommandError(ExitCode.CACHE_UNUSABLE, message) from error
+        self._lock()
+        self._tidy()
+
+    def create(self) -> Blob:
+        """Make a new, empty, clean blob, acquired once. Raises OSError."""
+        blob = Blob(os.path.join(self._clean, secrets.token_hex(16)))
+        blob.acquire()
+        return blob
+
+    def mark_dirty(self, blob: Blob, key: str) -> None:
+        """Note on disk that the blob holds bytes that only we have. Does nothing when it is noted."""
+        if os.path.dirname(blob.path) == self._clean:
+            self._move(
+                blob, os.path.join(self._dirty, f"{os.path.basename(blob.path)}.{key[:_LABEL_LENGTH]}")
+            )
+
+    def mark_clean(self, blob: Blob) -> None:
+        """Note on disk that a store has the blob's bytes."""
+        if os.path.dirname(blob.path) == self._dirty:
+            self._move(blob, os.path.join(self._clean, os.path.basename(blob.path).partition(".")[0]))
+
+    def set_aside(self, blob: Blob) -> str:
+        """Move a dirty blob to where no start removes it; its new path."""
+        self._move(blob, os.path.join(self._aside, os.path.basename(blob.path)))
+        return blob.path
+
+    def close(self) -> None:
+        """Give the folder up, without the clean blobs. Dirty ones stay."""
+        self._remove_clean()
+        os.close(self._lock_fd)
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock_fd)
+            message = (
+                f"the cache folder {self.path} belongs to a running mount of the same store: "
+                "unmount that one, or give this one a folder of its own with --cache-dir"
+            )
+            raise CommandError(ExitCode.CACHE_UNUSABLE, message) from error
+
+    def _tidy(self) -> None:
+        self._remove_clean()
+        names = os.listdir(self._dirty)
+        for name in names:
+            os.rename(os.path.join(self._dirty, name), os.path.join(self._aside, name))
+        if names:
+            log.warning(
+                "an earlier mount was killed: %d files with bytes that may not be in the store are in %s",
+                len(names),
+                self._aside,
+            )
+
+    def _remove_clean(self) -> None:
+        for name in os.listdir(self._clean):
+            os.unlink(os.path.join(self._clean, name))
+
+    @staticmethod
+    def _move(blob: Blob, target: str) -> None:
+        os.rename(blob.path, target)
+        blob.path = target

@@ -1,0 +1,54 @@
+"""Which clean content goes when the cache is full."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from cachetools import LRUCache
+
+from kvsfs.cache.blobs import Blob
+
+K = TypeVar("K", bound=Hashable)
+
+
+class CleanBlobs(Generic[K]):
+    """The clean blobs that nobody has open, least recently used first out.
+
+    Dirty and open blobs are never in here, so eviction cannot lose a byte. `evicted` is called for each blob
+    that had to go, after its file was removed.
+    """
+
+    def __init__(self, capacity: int, evicted: Callable[[K], None]) -> None:
+        self._blobs = _Lru(capacity, evicted)
+
+    def add(self, key: K, blob: Blob) -> None:
+        """Keep a blob for later, at the cost of older ones; one larger than the cache is evicted at once."""
+        if blob.size > self._blobs.maxsize:
+            self._blobs.evict(key, blob)
+        else:
+            self._blobs[key] = blob
+
+    def take(self, key: K) -> None:
+        """Take a blob out, because it is opened, written or gone."""
+        self._blobs.pop(key, None)
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of all blobs in here."""
+        return int(self._blobs.currsize)
+
+
+class _Lru(LRUCache[K, Blob]):
+    def __init__(self, capacity: int, evicted: Callable[[K], None]) -> None:
+        super().__init__(maxsize=capacity, getsizeof=lambda blob: blob.size)
+        self._evicted = evicted
+
+    def evict(self, key: K, blob: Blob) -> None:
+        blob.remove()
+        self._evicted(key)
+
+    def popitem(self) -> tuple[K, Blob]:
+        key, blob = super().popitem()
+        self.evict(key, blob)
+        return key, blob

@@ -1,0 +1,47 @@
+"""Tasks beside the requests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVarTuple
+
+import trio
+
+log = logging.getLogger(__name__)
+
+Args = TypeVarTuple("Args")
+
+
+class Background:
+    """Starts tasks that may fail without taking the mount down: what they raise is logged.
+
+    `idle` waits until none of them is left.
+    """
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.nursery = nursery
+        self._running = 0
+        self._idle = trio.Event()
+        self._idle.set()
+
+    def start(self, function: Callable[[*Args], Awaitable[object]], *args: *Args) -> None:
+        """Run `function(*args)` in a task of its own. No checkpoint."""
+        if self._running == 0:
+            self._idle = trio.Event()
+        self._running += 1
+        self.nursery.start_soon(self._guard, function, args)
+
+    async def idle(self) -> None:
+        """Wait until no task is left."""
+        await self._idle.wait()
+
+    async def _guard(self, function: Callable[[*Args], Awaitable[object]], args: tuple[*Args]) -> None:
+        try:
+            await function(*args)
+        except Exception:
+            log.exception("a background task failed")
+        finally:
+            self._running -= 1
+            if self._running == 0:
+                self._idle.set()

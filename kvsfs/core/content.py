@@ -1,0 +1,148 @@
+"""The bytes of a file as this mount sees them: fetched, written, and which of them the store has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from kvsfs.cache.blobs import Blob, BlobFolder
+from kvsfs.core.fetching import Fetch
+
+
+class Content:
+    """One version of a file's bytes; all handles that were opened on it share it.
+
+    `version` counts changes, `stored_version` is the newest that the store confirmed. While a version is
+    uploaded its bytes are frozen: the first write then goes to a copy of the cache file, so that a record in
+    the store is never a mixture of two versions and no writer waits for the network. (Making writers wait was
+    the alternative: an `fsync` of 3 s then blocks every append.)
+
+    INVARIANT: `stored_version <= version`; while `users` > 0 the blob is acquired; a blob that is frozen is
+    complete; `fetch` is None or fills `blob`.
+    """
+
+    def __init__(self, blobs: BlobFolder, blob: Blob, fetch: Fetch | None = None) -> None:
+        """Take over a blob that is acquired once: the caller is the first user."""
+        self._blobs = blobs
+        self.blob = blob
+        self.fetch = fetch
+        self.version = 0
+        self.stored_version = 0
+        self.users = 1
+        self._frozen: Blob | None = None
+        self._unsharing = trio.Lock()
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.blob.size
+
+    @property
+    def dirty(self) -> bool:
+        """Whether the store lacks the newest version."""
+        return self.version > self.stored_version
+
+    @property
+    def uploading(self) -> bool:
+        """Whether a version is frozen for an upload."""
+        return self._frozen is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte is in the cache file."""
+        return self.fetch is None or self.fetch.complete
+
+    @property
+    def resumable(self) -> bool:
+        """Whether what is missing can be fetched later."""
+        return self.fetch is not None and self.fetch.resumable
+
+    def acquire(self) -> None:
+        """Count one more user. Raises OSError."""
+        if self.users == 0:
+            self.blob.acquire()
+        self.users += 1
+
+    def release(self) -> None:
+        """Count one user less; with the last one fetching stops."""
+        self.users -= 1
+        if self.users == 0:
+            if self.fetch is not None:
+                self.fetch.stop()
+            self.blob.release()
+
+    async def read(self, length: int, offset: int) -> bytes:
+        """Read `length` bytes, fewer only at the end of the file: a shorter answer means that to the kernel.
+
+        Raises StoreError, OSError. Checkpoints only when bytes are missing.
+        """
+        if self.fetch is not None:
+            await self.fetch.ensure(offset, min(offset + length, self.size))
+        return self.blob.pread(length, offset)
+
+    async def write(self, data: bytes, offset: int, key: str) -> None:
+        """Write all of `data`. Raises OSError. Checkpoints only when the version is frozen just now."""
+        await self._unshare()
+        self._mark_changed(key)
+        self.blob.pwrite(data, offset)
+
+    async def append(self, data: bytes, key: str) -> None:
+        """Write at the end, wherever that is by now: the kernel's idea of it may be a provisional size."""
+        await self._unshare()
+        self._mark_changed(key)
+        self.blob.pwrite(data, self.size)
+
+    async def truncate(self, size: int, key: str) -> None:
+        """Cut or lengthen to `size` bytes; bytes cut off are not fetched any more. Raises OSError."""
+        await self._unshare()
+        self._mark_changed(key)
+        if self.fetch is not None:
+            self.fetch.cut(size)
+        self.blob.truncate(size)
+
+    async def complete_blob(self) -> None:
+        """Fetch what is missing. Raises StoreError, OSError."""
+        if self.fetch is not None:
+            await self.fetch.ensure(0, self.size)
+
+    @contextmanager
+    def frozen(self) -> Iterator[Blob]:
+        """Hold the current bytes, which must be complete, unchanged for an upload; one at a time."""
+        assert self._frozen is None
+        assert self.complete
+        blob = self._frozen = self.blob
+        blob.acquire()
+        try:
+            yield blob
+        finally:
+            self._frozen = None
+            blob.release()
+            if blob is not self.blob:
+                blob.remove()
+
+    def confirm(self, version: int) -> None:
+        """Note that the store has `version`."""
+        self.stored_version = max(self.stored_version, version)
+        if not self.dirty:
+            self._blobs.mark_clean(self.blob)
+
+    def _mark_changed(self, key: str) -> None:
+        self.version += 1
+        self._blobs.mark_dirty(self.blob, key)
+
+    async def _unshare(self) -> None:
+        """Make the blob ours alone when an upload holds it frozen."""
+        if self._frozen is not self.blob:
+            return
+        async with self._unsharing:
+            if self._frozen is not self.blob:
+                return
+            shared, copy = self.blob, self._blobs.create()
+            await trio.to_thread.run_sync(shared.copy_to, copy)
+            # `shared` stays acquired by `frozen`; our own use of it moves to the copy.
+            self.blob, self.fetch = copy, None
+            shared.release()
+            if self._frozen is not shared:
+                shared.remove()

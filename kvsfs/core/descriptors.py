@@ -1,0 +1,67 @@
+"""Whether a process still holds a file open: what tells the last close from the others.
+
+The kernel sends FLUSH for every descriptor that closes, not for the last one: `echo y > f` in a shell gives two,
+a subprocess that inherits a descriptor one more, in the middle of a write. /proc tells which it was.
+
+`stat` of `/proc/PID/fd/N` would ask our own mount, which is busy asking: a deadlock. `fdinfo` gives the inode's
+number (Linux 5.14 and later) and the mount without any request to us.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def thread_group(pid: int) -> int | None:
+    """Give the process that the thread `pid` belongs to; None when it is gone or /proc cannot be read."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"Tgid:"):
+                    return int(line[5:])
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def holds_open(process: int, inode: int, device: int) -> bool:
+    """Tell whether the process has a descriptor of that inode of the file system `device` (st_dev).
+
+    False as well when it cannot be known: the caller then treats the close as the last one, which costs at
+    most an upload too many. No checkpoint: 14 to 122 µs for usual processes.
+    """
+    folder = f"/proc/{process}/fdinfo"
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return False
+    return any(
+        mount is not None and _device_of(process, mount) == device
+        for mount in (_mount_of(f"{folder}/{name}", inode) for name in names)
+    )
+
+
+def _mount_of(fdinfo: str, inode: int) -> bytes | None:
+    """Give the mount ID of a descriptor if it is one of an inode with that number."""
+    try:
+        with open(fdinfo, "rb") as lines:
+            fields = dict(line.split(b":", 1) for line in lines if b":" in line)
+    except OSError:
+        return None
+    if fields.get(b"ino", b"").strip() != b"%d" % inode:
+        return None
+    return fields.get(b"mnt_id", b"").strip()
+
+
+def _device_of(process: int, mount: bytes) -> int | None:
+    """Give the device of a mount in the process's mount namespace (proc_pid_mountinfo(5), third field)."""
+    try:
+        with open(f"/proc/{process}/mountinfo", "rb") as lines:
+            for line in lines:
+                mount_id, _, device, *_ = line.split()
+                if mount_id == mount:
+                    major, minor = device.split(b":")
+                    return os.makedev(int(major), int(minor))
+    except (OSError, ValueError):
+        pass
+    return None

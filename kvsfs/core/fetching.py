@@ -1,0 +1,219 @@
+"""Filling a cache file with one version of a record, as readers need it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import trio
+
+from kvsfs.cache.blobs import Blob
+from kvsfs.errors import RecordChanged, StoreUnreachable
+from kvsfs.store.protocol import RecordStream, Store
+from kvsfs.types import ByteRange, RecordHead, RecordKey
+
+SEEK_BYTES = 8 * 1024 * 1024
+"""A read this far ahead of every stream gets a stream of its own: at 50 ms a request and 100 MB/s a line,
+waiting for 5 MB costs as much as asking; rclone and mountpoint-s3 draw the line at 8 to 16 MiB."""
+
+AHEAD_BYTES = 64 * 1024 * 1024
+"""A stream ends when it is this far ahead of the readers: who looks at the head of a 10 GiB record does not
+pay for all of it, and no connection is held by a reader that pauses."""
+
+MAX_STREAMS = 4
+"""Streams of one file at a time; the client has 32 connections for all files."""
+
+OPEN_ATTEMPTS = 3
+"""Tries for a record that must be read whole before its length is known; one with a length resumes instead."""
+
+
+@dataclass(eq=False)
+class _Stream:
+    """One request for the bytes from `position` on. `failure` is for those who wait for its bytes."""
+
+    position: int
+    answered: bool = False
+    arrived: int = 0
+    failure: Exception | None = None
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    def reaches(self, offset: int) -> bool:
+        return self.position <= offset < self.position + SEEK_BYTES
+
+
+class Fetch:
+    """Fills `blob` with the version of a record that its first answer named.
+
+    Readers call `ensure`; streams run in `nursery` and are started by demand. Later streams (ranges) must be
+    of the same version, else their readers get RecordChanged: old and new bytes never mix. Without a validator
+    no range is asked for, since nothing could prove that it is of the same version.
+
+    `length` is None until known, then exact. `limit` is where the record's bytes stop to matter: its length,
+    or less after a truncation.
+
+    INVARIANT: a stream that writes is in `_streams` and has the blob acquired.
+    """
+
+    def __init__(self, store: Store, key: RecordKey, blob: Blob, nursery: trio.Nursery) -> None:
+        self._store = store
+        self._key = key
+        self._nursery = nursery
+        self.blob = blob
+        self.head: RecordHead | None = None
+        self.length: int | None = None
+        self.limit = 0
+        self._streams: list[_Stream] = []
+        self._wanted = 0
+        self._changed = trio.Event()
+
+    async def open(self, if_none_match: RecordHead | None) -> bool:
+        """Ask for the record; wait for its headers, and for all of it when they do not tell its length.
+
+        Returns False when the record is still `if_none_match`. Raises StoreError, OSError. Checkpoints.
+        """
+        for attempt in range(1, OPEN_ATTEMPTS + 1):
+            stream = _Stream(0)
+            if not await self._nursery.start(self._run_first, stream, if_none_match):
+                return False
+            while self.length is None and stream.failure is None:
+                await self._changed.wait()
+            if stream.failure is None or self.length is not None:
+                return True
+            if attempt == OPEN_ATTEMPTS or not isinstance(stream.failure, StoreUnreachable):
+                raise stream.failure
+            self.blob.truncate(0)
+        raise AssertionError("unreachable")
+
+    async def ensure(self, start: int, stop: int) -> None:
+        """Wait until the bytes from `start` to before `stop` (cut at the limit) are in the blob.
+
+        A stream that broke off is resumed as long as each brings something. Raises StoreError, OSError.
+        Checkpoints only when something is missing.
+        """
+        self._wanted = max(self._wanted, stop)
+        while (gap := self.blob.present.gap(start, min(stop, self.limit))) is not None:
+            stream = next((s for s in self._streams if s.reaches(gap[0])), None) or self._start_range(gap[0])
+            await self._changed.wait()
+            if stream.failure is not None:
+                resumable = isinstance(stream.failure, StoreUnreachable) and stream.arrived > 0
+                if not resumable:
+                    raise stream.failure
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of the record is missing any more."""
+        return self.length is not None and self.blob.present.covers(0, self.limit)
+
+    def cut(self, limit: int) -> None:
+        """Forget the record's bytes from `limit` on: they were truncated."""
+        self.limit = min(self.limit, limit)
+        self._notify()
+
+    def stop(self) -> None:
+        """End all streams. What was fetched stays; `ensure` may start new ones."""
+        for stream in self._streams:
+            stream.scope.cancel()
+        self._streams.clear()
+
+    @property
+    def resumable(self) -> bool:
+        """Whether missing bytes can be fetched later, and proven to be of the same version."""
+        return self.head is not None and self.head.accepts_ranges and self.head.validator is not None
+
+    def _start_range(self, position: int) -> _Stream:
+        if not self.resumable:
+            raise RecordChanged(f"reading {self._key} broke off and cannot be resumed: open it again")
+        if len(self._streams) >= MAX_STREAMS:
+            self._streams.pop(0).scope.cancel()
+        stream = _Stream(position)
+        self._streams.append(stream)
+        self._nursery.start_soon(self._run_range, stream)
+        return stream
+
+    async def _run_first(
+        self, stream: _Stream, if_none_match: RecordHead | None, task_status: trio.TaskStatus[bool]
+    ) -> None:
+        def answer(*, modified: bool) -> None:
+            stream.answered = True
+            task_status.started(modified)
+
+        self._streams.append(stream)
+        self.blob.acquire()
+        try:
+            with stream.scope:
+                async with self._store.get_record(self._key, if_none_match=if_none_match) as record:
+                    if record is None:
+                        answer(modified=False)
+                    else:
+                        self._learn(record.head)
+                        answer(modified=True)
+                        await self._copy(record, stream)
+                        self._learn_end(stream)
+            if not stream.answered:
+                raise StoreUnreachable(f"reading {self._key} was stopped")  # noqa: TRY301
+        except Exception as error:
+            if not stream.answered:
+                raise  # to `open`, through nursery.start
+            stream.failure = error  # to those who wait for bytes, not to the mount
+        finally:
+            self._ended(stream)
+
+    async def _run_range(self, stream: _Stream) -> None:
+        self.blob.acquire()
+        try:
+            with stream.scope:
+                async with self._store.get_record(self._key, byte_range=ByteRange(stream.position)) as record:
+                    assert record is not None
+                    self._check_version(record.head)
+                    stream.position = record.start
+                    await self._copy(record, stream)
+        except Exception as error:  # noqa: BLE001 - belongs to those who wait, not to the mount
+            stream.failure = error
+        finally:
+            self._ended(stream)
+
+    def _learn(self, head: RecordHead) -> None:
+        self.head = head
+        if head.length is not None:
+            self.length = self.limit = head.length
+            self.blob.expect(head.length)
+
+    def _learn_end(self, stream: _Stream) -> None:
+        if self.length is None and stream in self._streams:
+            self.length = self.limit = stream.position
+
+    def _check_version(self, head: RecordHead) -> None:
+        assert self.head is not None
+        if head.validator != self.head.validator:
+            raise RecordChanged(f"{self._key} was changed in the store while it was read: open it again")
+
+    async def _copy(self, record: RecordStream, stream: _Stream) -> None:
+        async for chunk in record.chunks():
+            if stream not in self._streams:  # stopped while this chunk was on its way
+                return
+            if self.length is None:
+                self.blob.pwrite(chunk, stream.position)
+            else:
+                self.blob.fill(chunk, stream.position, self.limit)
+            stream.position += len(chunk)
+            stream.arrived += len(chunk)
+            self._notify()
+            if self._has_no_use(stream):
+                return
+
+    def _has_no_use(self, stream: _Stream) -> bool:
+        """Tell whether all behind the stream is there, or it is far ahead of all readers."""
+        if self.length is None:
+            return False
+        if self.blob.present.gap(stream.position, self.limit) is None:
+            return True
+        return self.resumable and stream.position > self._wanted + AHEAD_BYTES
+
+    def _ended(self, stream: _Stream) -> None:
+        if stream in self._streams:
+            self._streams.remove(stream)
+        self.blob.release()
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()

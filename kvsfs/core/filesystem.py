@@ -1,0 +1,380 @@
+"""The operations of the file system, in plain Python: what each kernel request means for files and records.
+
+Names of methods and their errors follow the FUSE low-level operations and the man pages of the system calls
+behind them (open(2), unlink(2), rename(2), …). Every method raises `KvsfsError` or OSError; the boundary in
+`fuse/` turns each into an errno. Methods checkpoint only when they ask the store, unless they say otherwise.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from kvsfs.cache.blobs import BlobFolder
+from kvsfs.core import descriptors, names
+from kvsfs.core.background import Background
+from kvsfs.core.content import Content
+from kvsfs.core.handles import FileHandle, FolderHandle, HandleTable
+from kvsfs.core.inodes import File, Folder, InodeTable, Ownership
+from kvsfs.core.listing import Lister
+from kvsfs.core.markers import Markers
+from kvsfs.core.records import Records
+from kvsfs.core.usage import Usage
+from kvsfs.core.versions import Versions
+from kvsfs.core.xattrs import Xattrs
+from kvsfs.errors import FileError, StoreTimeout
+from kvsfs.store.protocol import Store
+from kvsfs.types import StoreInfo
+
+NAME_MAX = 256
+"""Longest file name in bytes: a key of 256 characters is shown under itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How far what is known is trusted, and how long a process waits. Seconds and bytes."""
+
+    listing_ttl: float = 30.0
+    """rclone trusts its folders for 300 s, gcsfuse for 60; a run's OUTPUT should not take a minute to show."""
+    revalidate: float = 5.0
+    """What was validated this long ago is opened without a question: a scan that opens files twice asks once."""
+    close_timeout: float = 3600.0
+    """A process in close(2) cannot be killed; an hour carries 4.5 GB over a line of 10 Mbit/s. A dead line is
+    noticed much earlier, by the store's stall time-out."""
+    cache_bytes: int = 10 * 1024**3
+    read_only: bool = False
+    strict_names: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What SETATTR is to change; None leaves alone. `mode` is permission bits, times are nanoseconds."""
+
+    size: int | None = None
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """The answer to an open: `keep_pages` says that the kernel's cached pages are still the file's."""
+
+    fh: int
+    keep_pages: bool
+
+
+class FileSystem:
+    """One mounted store.
+
+    INVARIANT (checked by tests after every step): each handle's content has a user for it; each file in a
+    folder has that folder as its parent; a file that is dirty and not removed has its bytes in `dirty/`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        info: StoreInfo,
+        blobs: BlobFolder,
+        nursery: trio.Nursery,
+        *,
+        tuning: Tuning,
+        ownership: Ownership,
+        attributes_changed: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        modified_ns = int(info.modified_at.timestamp() * 1_000_000_000)
+        self._tuning = tuning
+        self._blobs = blobs
+        self._background = Background(nursery)
+        self.inodes = InodeTable(ownership, modified_ns)
+        self._lister = Lister(store, self.inodes, tuning.listing_ttl)
+        self._versions = Versions(
+            store,
+            self.inodes,
+            blobs,
+            tuning.cache_bytes,
+            nursery,
+            revalidate=tuning.revalidate,
+            attributes_changed=attributes_changed,
+        )
+        self._records = Records(store, self.inodes, self._versions)
+        self._markers = Markers(store, self._lister, self._background)
+        self.xattrs = Xattrs(store, self._versions, self._records)
+        self.usage = Usage(store, info, self._background)
+        self._files: HandleTable[FileHandle] = HandleTable()
+        self._folders: HandleTable[FolderHandle] = HandleTable()
+        self.device: int | None = None
+        """st_dev of the mount; None until mounted."""
+
+    # --- names ------------------------------------------------------------------------------------
+
+    async def lookup(self, parent: int, name: bytes) -> File | Folder:
+        """Find a name; known ones, and absent ones of a listed folder, without a request. Raises ENOENT."""
+        folder = self.inodes.folder(parent)
+        inode: File | Folder | None
+        if name in (b".", b".."):
+            inode = folder if name == b"." else folder.parent or folder
+        else:
+            inode = await self._lister.find(folder, name)
+        if inode is None:
+            raise FileError(errno.ENOENT)
+        return inode
+
+    def opendir(self, number: int) -> int:
+        """Open a folder to read its entries. No checkpoint."""
+        return self._folders.add(FolderHandle(self.inodes.folder(number)))
+
+    async def readdir(self, fh: int, start: int) -> list[tuple[bytes, File | Folder, int]]:
+        """Give entries from place `start` on as (name, inode, place to go on from); none at the end.
+
+        `.` and `..` are left to the boundary. Waits for at most one page of the listing.
+        """
+        handle = self._folders.get(fh)
+        found: list[tuple[bytes, File | Folder, int]] = []
+        while not found:
+            entries = await self._lister.read(handle, start)
+            if not entries:
+                break
+            places = enumerate(entries, start + 1)
+            found = [(handle.folder.name_of(e), e, place) for place, e in places if not e.removed]
+            start += len(entries)
+        return found
+
+    def releasedir(self, fh: int) -> None:
+        """Close a folder."""
+        self._folders.remove(fh)
+
+    # --- attributes -------------------------------------------------------------------------------
+
+    async def setattr(self, number: int, changes: Changes, fh: int | None) -> File | Folder:
+        """Change attributes. Times, mode and owner stay on this machine; a new size is a write.
+
+        With a handle the size is that handle's change, uploaded by its close; without one (truncate(2)) it is
+        uploaded before this returns. Setting times never uploads anything.
+        """
+        self._require_writable()
+        inode = self.inodes.get(number)
+        if changes.size is not None:
+            if isinstance(inode, Folder):
+                raise FileError(errno.EISDIR)
+            await self._set_size(inode, changes.size, fh)
+        if changes.mode is not None:
+            inode.mode = stat.S_IFMT(inode.mode) | stat.S_IMODE(changes.mode)
+        inode.uid = inode.uid if changes.uid is None else changes.uid
+        inode.gid = inode.gid if changes.gid is None else changes.gid
+        inode.atime_ns = inode.atime_ns if changes.atime_ns is None else changes.atime_ns
+        inode.mtime_ns = inode.mtime_ns if changes.mtime_ns is None else changes.mtime_ns
+        return inode
+
+    async def _set_size(self, file: File, size: int, fh: int | None) -> None:
+        if fh is not None:
+            handle = self._files.get(fh)
+            await handle.content.truncate(size, file.key)
+            handle.mark_written()
+            file.touch()
+            return
+        content = await self._acquire(file, truncate=size == 0)
+        try:
+            await content.truncate(size, file.key)
+            file.touch()
+            await self._upload(file)
+        finally:
+            self._versions.release(file, content)
+
+    async def setxattr(self, number: int, name: bytes, value: bytes) -> None:
+        """Change an extended attribute."""
+        self._require_writable()
+        await self.xattrs.set(self.inodes.get(number), name, value)
+
+    async def removexattr(self, number: int, name: bytes) -> None:
+        """Remove an extended attribute."""
+        self._require_writable()
+        await self.xattrs.remove(self.inodes.get(number), name)
+
+    # --- open files -------------------------------------------------------------------------------
+
+    async def open(self, number: int, flags: int, pid: int) -> OpenFile:
+        """Open a file: validate what is cached, or start to fetch it; with O_TRUNC neither. ENOENT if gone."""
+        file = self.inodes.file(number)
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            self._require_writable()
+        truncate = bool(flags & os.O_TRUNC)
+        content = await self._acquire(file, truncate=truncate)
+        handle = FileHandle(file, content, flags, descriptors.thread_group(pid))
+        file.handles += 1
+        if truncate:
+            await content.truncate(0, file.key)
+            handle.mark_written()
+            file.touch()
+        keep_pages = file.kernel_content is content
+        file.kernel_content = content
+        return OpenFile(self._files.add(handle), keep_pages)
+
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, pid: int
+    ) -> tuple[File, OpenFile]:
+        """Make a file and open it. No request and no checkpoint: the kernel has looked the name up before."""
+        self._require_writable()
+        folder = self.inodes.folder(parent)
+        component = self._new_component(folder, name)
+        key = names.encode(folder.path + component)
+        file = self.inodes.add_file(folder, component, key)
+        file.mode = stat.S_IFREG | stat.S_IMODE(mode)
+        file.changed_at = math.inf
+        file.touch()
+        file.atime_ns = file.mtime_ns
+        content = self._versions.acquire_empty(file)
+        await content.truncate(0, key)
+        handle = FileHandle(file, content, flags, descriptors.thread_group(pid))
+        handle.mark_written()
+        file.handles += 1
+        file.kernel_content = content
+        return file, OpenFile(self._files.add(handle), keep_pages=True)
+
+    async def read(self, fh: int, offset: int, length: int) -> bytes:
+        """Read; shorter than asked only at the end of the file. Waits only for bytes that are missing."""
+        return await self._files.get(fh).content.read(length, offset)
+
+    async def write(self, fh: int, offset: int, data: bytes) -> None:
+        """Write all of `data`, to the cache file."""
+        handle = self._files.get(fh)
+        if handle.appends:
+            await handle.content.append(data, handle.file.key)
+        else:
+            await handle.content.write(data, offset, handle.file.key)
+        handle.mark_written()
+        handle.file.touch()
+
+    async def flush(self, fh: int) -> None:
+        """One descriptor was closed: upload, if it was the last one of the process that opened the handle."""
+        handle = self._files.get(fh)
+        if handle.dirty and not self._opener_goes_on(handle):
+            await self._upload(handle.file)
+
+    async def fsync(self, fh: int) -> None:
+        """Upload what the handle's file has that the store has not."""
+        await self._upload(self._files.get(fh).file)
+
+    async def release(self, fh: int) -> None:
+        """Close a handle; what is still dirty is uploaded in the background. No checkpoint."""
+        handle = self._files.remove(fh)
+        handle.file.handles -= 1
+        if handle.dirty and not handle.file.removed:
+            self._background.start(self._records.upload, handle.file)
+        self._versions.release(handle.file, handle.content)
+        self.inodes.drop_unused(handle.file)
+
+    # --- names that change ------------------------------------------------------------------------
+
+    async def unlink(self, parent: int, name: bytes) -> None:
+        """Delete the record behind a name; a file that the store never had costs nothing."""
+        self._require_writable()
+        folder = self.inodes.folder(parent)
+        inode = await self.lookup(parent, name)
+        if isinstance(inode, Folder):
+            raise FileError(errno.EISDIR)
+        await self._records.remove(inode)
+        self._check_emptied(folder)
+
+    async def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, *, replace: bool
+    ) -> None:
+        """Give a file another key. EXDEV for folders: `mv` then copies, record by record."""
+        self._require_writable()
+        folder, new_folder = self.inodes.folder(parent), self.inodes.folder(new_parent)
+        inode = await self.lookup(parent, name)
+        target = await self._lister.find(new_folder, new_name)
+        if target is inode:
+            return
+        if target is not None and not replace:
+            raise FileError(errno.EEXIST)
+        if isinstance(inode, Folder):
+            raise FileError(errno.EXDEV)
+        if isinstance(target, Folder):
+            raise FileError(errno.EISDIR)
+        component = target.component if target else self._new_component(new_folder, new_name)
+        await self._records.rename(inode, new_folder, component, target)
+        self._check_emptied(folder)
+
+    async def mkdir(self, parent: int, name: bytes, mode: int) -> Folder:
+        """Make a folder: here at once, in the store when something is in it or it stays empty. No checkpoint."""
+        self._require_writable()
+        parent_folder = self.inodes.folder(parent)
+        component = self._new_component(parent_folder, name)
+        names.encode_prefix(parent_folder.path + component + b"/")
+        folder = self.inodes.add_folder(parent_folder, component)
+        folder.mode = stat.S_IFDIR | stat.S_IMODE(mode)
+        folder.touch()
+        self._markers.emptied(folder)
+        return folder
+
+    async def rmdir(self, parent: int, name: bytes) -> None:
+        """Remove an empty folder, and its marker if the store has one. ENOTEMPTY, ENOTDIR."""
+        self._require_writable()
+        folder = await self.lookup(parent, name)
+        if isinstance(folder, File):
+            raise FileError(errno.ENOTDIR)
+        if not await self._lister.is_empty(folder):
+            raise FileError(errno.ENOTEMPTY)
+        await self._markers.remove(folder)
+        parent_folder = self.inodes.folder(parent)
+        parent_folder.removals[folder.component + b"/"] = trio.current_time()
+        self.inodes.detach(folder)
+        self._check_emptied(parent_folder)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Upload all that is dirty, as the release of every handle would, and wait for what is under way."""
+        await self._markers.settle()
+        for file in self._unstored():
+            self._background.start(self._records.upload, file)
+        await self._background.idle()
+
+    def set_aside(self) -> list[str]:
+        """Keep what no store took in `not-uploaded/` of the cache folder; the paths. No checkpoint."""
+        contents = [file.content for file in self._unstored() if file.content is not None]
+        return [self._blobs.set_aside(content.blob) for content in contents]
+
+    def _unstored(self) -> list[File]:
+        return [file for file in self.inodes.files() if file.dirty and not file.removed]
+
+    # --- shared -----------------------------------------------------------------------------------
+
+    async def _acquire(self, file: File, *, truncate: bool) -> Content:
+        return self._versions.acquire_empty(file) if truncate else await self._versions.acquire(file)
+
+    async def _upload(self, file: File) -> None:
+        with trio.move_on_after(self._tuning.close_timeout) as scope:
+            await self._records.upload(file)
+        if scope.cancelled_caught:
+            raise StoreTimeout(f"{file.key} was not uploaded within {self._tuning.close_timeout:g} s")
+
+    def _opener_goes_on(self, handle: FileHandle) -> bool:
+        if handle.opener is None or self.device is None:
+            return False
+        return descriptors.holds_open(handle.opener, handle.file.number, self.device)
+
+    def _new_component(self, folder: Folder, name: bytes) -> bytes:
+        """Give the component for a new name. EINVAL for what is reserved, EEXIST for what is there."""
+        component = names.strict_component(name) if self._tuning.strict_names else names.component(name)
+        if component in folder.files or component in folder.folders:
+            raise FileError(errno.EEXIST)
+        return component
+
+    def _check_emptied(self, folder: Folder) -> None:
+        folder.touch()
+        if folder.empty:
+            self._markers.emptied(folder)
+
+    def _require_writable(self) -> None:
+        if self._tuning.read_only:
+            raise FileError(errno.EROFS)

@@ -1,0 +1,318 @@
+"""The inode table: files and folders, their attributes, and how often the kernel knows each."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import trio
+
+from kvsfs.core import names
+from kvsfs.core.content import Content
+from kvsfs.errors import FileError, StoreError
+from kvsfs.types import RecordHead, RecordKey
+
+ROOT = 1
+"""The kernel's number of a mount's root (FUSE_ROOT_ID)."""
+
+
+@dataclass(slots=True, eq=False)
+class Inode:
+    """What files and folders have in common.
+
+    `changed_at` says when this mount last changed it in the store (trio time): a listing that was asked for
+    before knows nothing of that change. It is infinite while the store does not have it yet.
+    """
+
+    number: int
+    parent: Folder | None
+    component: bytes
+    mode: int
+    uid: int
+    gid: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    lookup_count: int = 0
+    changed_at: float = -math.inf
+    listed_by: int = 0
+    """Number of the last listing pass that saw it."""
+
+    def touch(self) -> None:
+        """Set mtime and ctime to now, as a write does."""
+        self.mtime_ns = self.ctime_ns = time.time_ns()
+
+    @property
+    def removed(self) -> bool:
+        """Whether no name leads here any more."""
+        return self.parent is None and self.number != ROOT
+
+
+@dataclass(slots=True, eq=False)
+class File(Inode):
+    """A record, or a file that is to become one.
+
+    INVARIANT: `content` is None while nothing of the bytes is here; `stored` tells whether the store has (or
+    had, when last heard) a record under `key`; a file that is not stored has content.
+    """
+
+    key: RecordKey = field(kw_only=True)
+    stored: bool = False
+    listed_size: int = 0
+    """Stored bytes, as the last listing said."""
+    head: RecordHead | None = None
+    """The newest headers seen, those of `content` when there is one."""
+    length: int | None = None
+    """True length in bytes, None until the headers or the bytes were seen."""
+    content_type: str | None = None
+    type_guessed: bool = False
+    """The type came from the name or bytes in this mount: the next upload may guess better."""
+    content: Content | None = None
+    validated_at: float = -math.inf
+    kernel_content: Content | None = None
+    """What the kernel's cached pages of this inode were read from."""
+    failure: StoreError | None = None
+    """Why the last upload failed; None since the store took the newest bytes."""
+    handles: int = 0
+    remote: trio.Lock = field(default_factory=trio.Lock)
+    """Held around everything that changes the record or decides which version `content` is."""
+
+    @property
+    def size(self) -> int:
+        """Bytes to show: exact when known, else the stored size as a provisional answer."""
+        if self.content is not None:
+            return self.content.size
+        return self.listed_size if self.length is None else self.length
+
+    @property
+    def size_is_exact(self) -> bool:
+        """Whether `size` may be cached by the kernel."""
+        return self.length is not None or self.content is not None
+
+    @property
+    def dirty(self) -> bool:
+        """Whether bytes are here that the store has not confirmed."""
+        return self.content is not None and self.content.dirty
+
+    @property
+    def state(self) -> str:
+        """`clean`, `dirty`, `uploading` or `failed: …`: the value of user.kvsfs.state."""
+        if not self.dirty:
+            return "clean"
+        if self.content is not None and self.content.uploading:
+            return "uploading"
+        return "dirty" if self.failure is None else f"failed: {self.failure}"
+
+
+@dataclass(slots=True, eq=False)
+class ListingPass:
+    """One walk through the keys of a folder, page by page, as far as somebody needed it."""
+
+    number: int
+    started: float
+    cursor: str | None = None
+    """Where the next page starts; every key up to it was seen."""
+    pages: int = 0
+    took: float = 0.0
+    """Seconds that the pages cost so far."""
+    complete: bool = False
+    lookups: int = 0
+    """Names that had to be looked up beside it."""
+    arrivals: list[File | Folder] = field(default_factory=list)
+    """In the order of their keys."""
+    lock: trio.Lock = field(default_factory=trio.Lock)
+    """Held while a page is fetched: one request, however many wait for it."""
+
+
+@dataclass(slots=True, eq=False)
+class Folder(Inode):
+    """A key prefix that ends in an encoded slash, or the root.
+
+    INVARIANT: `files` and `folders` are keyed by raw component; their inodes' `parent` is this folder.
+    """
+
+    path: bytes = b""
+    """Raw path from the root with a slash behind it; empty for the root."""
+    prefix: str = ""
+    marker: bool = False
+    """Whether the store has this folder's marker record."""
+    files: dict[bytes, File] = field(default_factory=dict)
+    folders: dict[bytes, Folder] = field(default_factory=dict)
+    listing: ListingPass | None = None
+    listed_once: bool = False
+    """Whether a listing pass was ever completed: what is known can then stand in for a store out of reach."""
+    removals: dict[bytes, float] = field(default_factory=dict)
+    """Component of a file that this mount removed -> when, until a later listing has confirmed it."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is known to be in it."""
+        return not self.files and not self.folders
+
+    def child(self, name: bytes) -> File | Folder | None:
+        """Find what the file name `name` stands for, among what is known. Raises FileError(EINVAL)."""
+        beside = names.record_beside_folder(name)
+        if beside is not None:
+            component = names.component(beside)
+            return self.files.get(component) if component in self.folders else None
+        component = names.component(name)
+        return self.folders.get(component) or self.files.get(component)
+
+    def name_of(self, child: Inode) -> bytes:
+        """Give the file name under which a child is shown."""
+        name = names.display(child.component)
+        if isinstance(child, File) and child.component in self.folders:
+            return names.beside_folder(name)
+        return name
+
+    def children(self) -> Iterator[File | Folder]:
+        """All that is known to be in it."""
+        yield from self.folders.values()
+        yield from self.files.values()
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """Owner and permission bits of what has none of its own. Modes are without file type bits."""
+
+    uid: int = field(default_factory=os.getuid)
+    gid: int = field(default_factory=os.getgid)
+    file_mode: int = 0o644
+    folder_mode: int = 0o755
+
+
+class InodeTable:
+    """All inodes by number.
+
+    An inode stays in the table while a folder holds it (its number is then stable, as `rsync` and `tar`
+    expect) or the kernel knows it.
+    """
+
+    def __init__(self, ownership: Ownership, default_time_ns: int) -> None:
+        self._ownership = ownership
+        self.default_time_ns = default_time_ns
+        """Shown for records of which no time is known: one fixed value, or `rsync` would copy all again."""
+        self._by_number: dict[int, Inode] = {}
+        self._next = ROOT
+        self.root = self._new_folder(None, b"", b"")
+
+    def get(self, number: int) -> File | Folder:
+        """Find an inode that the kernel knows. Raises FileError(ESTALE)."""
+        inode = self._by_number.get(number)
+        if not isinstance(inode, File | Folder):
+            raise FileError(errno.ESTALE)
+        return inode
+
+    def file(self, number: int) -> File:
+        """Find a file. Raises FileError(EISDIR)."""
+        inode = self.get(number)
+        if isinstance(inode, Folder):
+            raise FileError(errno.EISDIR)
+        return inode
+
+    def folder(self, number: int) -> Folder:
+        """Find a folder. Raises FileError(ENOTDIR)."""
+        inode = self.get(number)
+        if isinstance(inode, File):
+            raise FileError(errno.ENOTDIR)
+        return inode
+
+    def add_file(self, parent: Folder, component: bytes, key: RecordKey) -> File:
+        """Make a file and put it into its folder."""
+        file = File(
+            number=self._take_number(),
+            parent=parent,
+            component=component,
+            mode=stat.S_IFREG | self._ownership.file_mode,
+            uid=self._ownership.uid,
+            gid=self._ownership.gid,
+            atime_ns=self.default_time_ns,
+            mtime_ns=self.default_time_ns,
+            ctime_ns=self.default_time_ns,
+            key=key,
+        )
+        self._by_number[file.number] = file
+        parent.files[component] = file
+        parent.removals.pop(component, None)
+        return file
+
+    def add_folder(self, parent: Folder, component: bytes) -> Folder:
+        """Make a folder and put it into its parent."""
+        folder = self._new_folder(parent, component, parent.path + component + b"/")
+        parent.folders[component] = folder
+        return folder
+
+    def detach(self, inode: File | Folder) -> None:
+        """Take an inode out of its folder: no name leads to it any more; the kernel may still know it."""
+        parent = inode.parent
+        if parent is None:
+            return
+        if isinstance(inode, File):
+            del parent.files[inode.component]
+        else:
+            del parent.folders[inode.component]
+        inode.parent = None
+        self._drop_if_unknown(inode)
+
+    def move(self, file: File, parent: Folder, component: bytes, key: RecordKey) -> None:
+        """Give a file another name; what was under that name must have been detached."""
+        if file.parent is not None:
+            del file.parent.files[file.component]
+        assert component not in parent.files
+        file.parent, file.component, file.key = parent, component, key
+        parent.files[component] = file
+        parent.removals.pop(component, None)
+
+    def looked_up(self, inode: Inode) -> None:
+        """Count one lookup: the kernel was told of the inode."""
+        inode.lookup_count += 1
+
+    def forget(self, number: int, nlookup: int) -> None:
+        """Count lookups back. Never raises."""
+        inode = self._by_number.get(number)
+        if inode is not None:
+            inode.lookup_count = max(0, inode.lookup_count - nlookup)
+            self._drop_if_unknown(inode)
+
+    def files(self) -> Iterator[File]:
+        """All files in the table, also removed ones that are still open."""
+        yield from [inode for inode in self._by_number.values() if isinstance(inode, File)]
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def drop_unused(self, file: File) -> None:
+        """Drop a removed file whose last handle went, unless the kernel still knows it."""
+        self._drop_if_unknown(file)
+
+    def _drop_if_unknown(self, inode: Inode) -> None:
+        held = isinstance(inode, File) and inode.handles > 0
+        if inode.removed and inode.lookup_count == 0 and not held:
+            self._by_number.pop(inode.number, None)
+
+    def _new_folder(self, parent: Folder | None, component: bytes, path: bytes) -> Folder:
+        folder = Folder(
+            number=self._take_number(),
+            parent=parent,
+            component=component,
+            mode=stat.S_IFDIR | self._ownership.folder_mode,
+            uid=self._ownership.uid,
+            gid=self._ownership.gid,
+            atime_ns=self.default_time_ns,
+            mtime_ns=self.default_time_ns,
+            ctime_ns=self.default_time_ns,
+            path=path,
+            prefix=names.encode_prefix(path),
+        )
+        self._by_number[folder.number] = folder
+        return folder
+
+    def _take_number(self) -> int:
+        number = self._next
+        self._next += 1
+        return number

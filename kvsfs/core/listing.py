@@ -1,0 +1,276 @@
+"""Pages of keys as folders: what names there are, asked for no further than somebody needs to know."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from dataclasses import dataclass
+
+import trio
+
+from kvsfs.core import names
+from kvsfs.core.handles import FolderHandle
+from kvsfs.core.inodes import File, Folder, InodeTable, ListingPass
+from kvsfs.errors import FileError, ProtocolViolation, StoreUnreachable
+from kvsfs.store.protocol import Store
+from kvsfs.types import KeyEntry, KeyPage, RecordKey
+
+log = logging.getLogger(__name__)
+
+COST_FACTOR = 10
+"""A listing is trusted for at least this many times what it took: listing again takes at most a tenth of the
+time, however large the store."""
+
+LOOKUPS_BEFORE_LISTING = 4
+"""Unknown names in one folder that are asked for one by one before the
+whole folder is listed: `cat` of a file in a store of a million keys lists nothing, `cp -r` into a folder does."""
+
+
+LOOKUP_PAGE = 100
+"""Keys asked for with one name: enough to find a folder behind names that go on with an encoded byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Which pass saw something, and when its page was asked for: the answer is no older than that."""
+
+    listing: ListingPass
+    requested_at: float
+
+
+class Lister:
+    """Keeps the folders' `files` and `folders` in step with the store.
+
+    A folder is known through its current `ListingPass`. What this mount changed after a page was asked for
+    wins over the page (`changed_at`, `removals`). Names lead to inodes only here and in `InodeTable`.
+
+    Every await is one page or one lookup; whatever happened to the folder meanwhile is merged by the rule
+    above, so no lock is held but the pass's own.
+    """
+
+    def __init__(self, store: Store, inodes: InodeTable, ttl: float) -> None:
+        self._store = store
+        self._inodes = inodes
+        self._ttl = ttl
+        self._pass_numbers = itertools.count(1)
+
+    async def find(self, folder: Folder, name: bytes) -> File | Folder | None:
+        """Find what a name stands for; None when the store has no such key.
+
+        A name that is known is answered without a request, also while the listing is out of date. Raises
+        StoreError, FileError(ENAMETOOLONG).
+        """
+        known = folder.child(name)
+        if known is not None:
+            return known
+        component = _component_of(name)
+        listing = self._current(folder)
+        if not listing.complete and not self._covers(listing, folder, component):
+            await self._learn(folder, listing, component)
+        return folder.child(name)
+
+    async def complete(self, folder: Folder) -> None:
+        """Know every name in a folder. Raises StoreError."""
+        listing = self._current(folder)
+        while not listing.complete:
+            await self._advance(folder, listing)
+
+    async def is_empty(self, folder: Folder) -> bool:
+        """Tell whether nothing but a marker is in a folder, here or in the store. Raises StoreError."""
+        listing = self._current(folder)
+        while folder.empty and not listing.complete:
+            await self._advance(folder, listing)
+        return folder.empty
+
+    async def read(self, handle: FolderHandle, start: int) -> list[File | Folder]:
+        """Give entries from place `start` of the handle's order on; none at the end.
+
+        Waits for at most one page more than is known. Raises StoreError, unless an earlier complete listing
+        can stand in for a store that is out of reach.
+        """
+        if start == 0:
+            handle.rewind(self._current(handle.folder))
+        while start >= len(handle.order) and not handle.finished:
+            await self._extend(handle)
+        return handle.order[start:]
+
+    def forget(self, folder: Folder) -> None:
+        """Distrust what is known of a folder: the next question asks the store."""
+        folder.listing = None
+
+    async def _extend(self, handle: FolderHandle) -> None:
+        folder, listing = handle.folder, handle.listing
+        assert listing is not None
+        if len(listing.arrivals) == handle.arrived and not listing.complete:
+            try:
+                await self._advance(folder, listing)
+            except StoreUnreachable as error:
+                if not folder.listed_once:
+                    raise
+                log.warning(
+                    "showing an older listing of /%s: %s", folder.path.decode(errors="replace"), error
+                )
+                handle.finish(folder)
+                return
+        handle.take_arrivals()
+        if listing.complete:
+            handle.finish(folder)
+
+    def _current(self, folder: Folder) -> ListingPass:
+        listing, now = folder.listing, trio.current_time()
+        if listing is None or now - listing.started > max(self._ttl, COST_FACTOR * listing.took):
+            listing = folder.listing = ListingPass(next(self._pass_numbers), now)
+        return listing
+
+    def _covers(self, listing: ListingPass, folder: Folder, component: bytes) -> bool:
+        """Tell whether the pass went past a component, both as a record and as a folder."""
+        if listing.complete:
+            return True
+        key, prefix = _key_and_prefix(folder, component)
+        last = names.past_folder(prefix) if prefix else key
+        return listing.cursor is not None and last is not None and last <= listing.cursor
+
+    async def _learn(self, folder: Folder, listing: ListingPass, component: bytes) -> None:
+        if listing.pages == 0:
+            await self._advance(folder, listing)
+        if self._covers(listing, folder, component):
+            return
+        listing.lookups += 1
+        if listing.lookups <= LOOKUPS_BEFORE_LISTING:
+            await self._look_up(folder, listing, component)
+        else:
+            while not self._covers(listing, folder, component):
+                await self._advance(folder, listing)
+
+    async def _look_up(self, folder: Folder, listing: ListingPass, component: bytes) -> None:
+        """Ask for one name, as a record and as a folder.
+
+        Both begin with the record's key, and `!` sorts before everything else that a key can go on with: the
+        first keys with that prefix nearly always hold the answer to both.
+        """
+        key, prefix = _key_and_prefix(folder, component)
+        seen = _Seen(listing, trio.current_time())
+        page = await self._store.list_keys(prefix=key or prefix, limit=LOOKUP_PAGE)
+        entries = page.items
+        if prefix and page.is_truncated and entries and entries[-1].key < prefix:
+            entries += (await self._store.list_keys(prefix=prefix, limit=1)).items
+        for entry in entries:
+            if entry.key == key or (prefix and entry.key.startswith(prefix)):
+                self._see(folder, entry, seen)
+
+    async def _advance(self, folder: Folder, listing: ListingPass) -> None:
+        """Fetch the next page, or wait for the one that is being fetched."""
+        pages = listing.pages
+        async with listing.lock:
+            if listing.pages != pages or listing.complete:
+                return
+            seen = _Seen(listing, trio.current_time())
+            page = await self._store.list_keys(
+                prefix=folder.prefix or None, exclusive_start_key=listing.cursor
+            )
+            listing.took += trio.current_time() - seen.requested_at
+            for entry in page.items:
+                self._see(folder, entry, seen)
+            listing.pages += 1
+            if page.is_truncated:
+                listing.cursor = _next_cursor(folder, listing.cursor, page)
+            else:
+                listing.complete = folder.listed_once = True
+                self._sweep(folder, listing)
+
+    def _see(self, folder: Folder, entry: KeyEntry, seen: _Seen) -> None:
+        if not names.is_key(entry.key) or not entry.key.startswith(folder.prefix):
+            log.warning("the store lists %r, which is no key of this folder: not shown", entry.key)
+            return
+        path = names.decode(entry.key)[len(folder.path) :]
+        component, slash, below = path.partition(b"/")
+        if slash:
+            self._see_folder(folder, component, seen, marker=not below and entry.size == 0)
+        elif not path and entry.size == 0:
+            folder.marker = True
+        else:
+            self._see_file(folder, component, entry, seen)
+
+    def _see_folder(self, parent: Folder, component: bytes, seen: _Seen, *, marker: bool) -> None:
+        folder = parent.folders.get(component)
+        if folder is None:
+            if parent.removals.get(component + b"/", -math.inf) >= seen.requested_at:
+                return
+            folder = self._inodes.add_folder(parent, component)
+        folder.marker = folder.marker or marker
+        _arrive(folder, seen)
+
+    def _see_file(self, parent: Folder, component: bytes, entry: KeyEntry, seen: _Seen) -> None:
+        file = parent.files.get(component)
+        if file is None:
+            if parent.removals.get(component, -math.inf) >= seen.requested_at:
+                return
+            file = self._inodes.add_file(parent, component, entry.key)
+            file.listed_size = entry.size
+        _arrive(file, seen)
+        if file.changed_at < seen.requested_at:
+            file.stored = True
+            if file.listed_size != entry.size:
+                file.listed_size = entry.size
+                _distrust(file)
+
+    def _sweep(self, folder: Folder, listing: ListingPass) -> None:
+        """Take out what a complete pass did not see, unless it is this mount's own and newer."""
+        for child in list(folder.children()):
+            if child.listed_by < listing.number and not _is_ours(child, listing.started):
+                self._inodes.detach(child)
+        folder.removals = {c: at for c, at in folder.removals.items() if at >= listing.started}
+
+
+def _component_of(name: bytes) -> bytes:
+    """Give the raw component to ask the store for; a reserved name that is not known stands for nothing."""
+    beside = names.record_beside_folder(name)
+    return names.component(name if beside is None else beside)
+
+
+def _key_and_prefix(folder: Folder, component: bytes) -> tuple[RecordKey | None, str | None]:
+    """Give the key of a record and the prefix of a folder of that name, each None where it cannot exist.
+
+    Raises FileError(ENAMETOOLONG) where neither can.
+    """
+    path = folder.path + component
+    key = names.encode(path) if path else None
+    try:
+        return key, names.encode_prefix(path + b"/")
+    except FileError:
+        return key, None
+
+
+def _arrive(child: File | Folder, seen: _Seen) -> None:
+    if child.listed_by < seen.listing.number:
+        child.listed_by = seen.listing.number
+        seen.listing.arrivals.append(child)
+
+
+def _distrust(file: File) -> None:
+    """Another stored size: somebody else wrote the record."""
+    file.length = None
+    file.validated_at = -math.inf
+
+
+def _is_ours(child: File | Folder, since: float) -> bool:
+    """Tell whether this mount made or changed it after `since`, or holds bytes of it that the store lacks."""
+    if child.changed_at >= since:
+        return True
+    if isinstance(child, File):
+        return child.dirty
+    return any(_is_ours(below, since) for below in child.children())
+
+
+def _next_cursor(folder: Folder, cursor: str | None, page: KeyPage) -> str:
+    """Where to go on: behind the subfolder that the page ended in, instead of through all of it."""
+    following = page.next_exclusive_start_key or (page.items[-1].key if page.items else None)
+    if following is None or (cursor is not None and following <= cursor):
+        raise ProtocolViolation("the store's listing does not advance from page to page")
+    if page.items and names.is_key(following):
+        component, slash, _ = names.decode(page.items[-1].key)[len(folder.path) :].partition(b"/")
+        if slash:
+            past = names.past_folder(names.encode_prefix(folder.path + component + b"/"))
+            return max(past, following)
+    return following

@@ -1,0 +1,173 @@
+"""What changes the store: a file's bytes become a record, a record goes, a record gets another key."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+
+import trio
+
+from kvsfs.core import content_types, names
+from kvsfs.core.content import Content
+from kvsfs.core.fetching import AHEAD_BYTES
+from kvsfs.core.inodes import File, Folder, InodeTable
+from kvsfs.core.versions import Versions
+from kvsfs.errors import StoreError
+from kvsfs.store.bodies import FileBody
+from kvsfs.store.protocol import Store
+from kvsfs.types import RecordHead, RecordKey
+
+TYPE_SAMPLE_BYTES = 64 * 1024
+"""How much of a file is looked at to guess its type: magic numbers sit in the first KiB, text needs a fair
+sample."""
+
+
+class Records:
+    """Moves whole files into the store.
+
+    Each operation holds the file's `remote` lock from its first to its last await, so that a record's uploads,
+    deletions, renames and changes of version come one after the other; writes by the kernel go on meanwhile.
+    Every operation checkpoints and raises StoreError or OSError; after an error the file is as it was, and what
+    was dirty is dirty still. Cancelled amid a request, it is not known whether the store did it.
+    """
+
+    def __init__(self, store: Store, inodes: InodeTable, versions: Versions) -> None:
+        self._store = store
+        self._inodes = inodes
+        self._versions = versions
+
+    async def upload(self, file: File) -> None:
+        """Store the newest bytes, unless the store has them or the file was removed."""
+        async with file.remote:
+            if file.dirty and not file.removed:
+                await self._put(file, file.key)
+
+    async def retype(self, file: File, content_type: str) -> None:
+        """Store the record's bytes again, with another content type."""
+        content = await self._versions.acquire(file)
+        before = file.content_type, file.type_guessed
+        try:
+            async with file.remote:
+                file.content_type, file.type_guessed = content_type, False
+                await self._put(file, file.key)
+        except BaseException:
+            file.content_type, file.type_guessed = before
+            raise
+        finally:
+            self._versions.release(file, content)
+
+    async def remove(self, file: File) -> None:
+        """Delete the record, if there is one, and take the name away."""
+        async with file.remote:
+            await self._keep_for_readers(file)
+            if file.stored:
+                await self._store.delete_record(file.key)
+            self._take_name(file)
+
+    async def rename(self, file: File, folder: Folder, component: bytes, target: File | None) -> None:
+        """Give a file another name, in the place of `target`.
+
+        A record is PUT under its new key and then deleted under the old one: at no moment does neither name
+        hold the bytes. When the DELETE fails both do, and the error is raised. A file that the store does not
+        have only moves, as long as it is open: its last close uploads it. (Two locks at once are safe: the kernel lets
+        no two renames of the same names cross, and nothing else holds two.)
+        """
+        content = await self._versions.acquire(file)
+        try:
+            async with file.remote, nullcontext() if target is None else target.remote:
+                await self._rename(file, folder, component, target)
+        finally:
+            self._versions.release(file, content)
+
+    async def _put(self, file: File, key: RecordKey) -> None:
+        """Store the current bytes under a key. The lock is held."""
+        content = self._versions.hold(file)
+        try:
+            await content.complete_blob()
+            content_type = await self._type_for_upload(file, content)
+            version = content.version
+            with content.frozen() as blob:
+                body = FileBody(blob.fd, blob.size)
+                head = await self._store.set_record(key, body, content_type=content_type)
+                size = blob.size
+            content.confirm(version)
+        except StoreError as error:
+            file.failure = error
+            raise
+        finally:
+            self._versions.release(file, content)
+        _stored(file, head, size)
+
+    async def _type_for_upload(self, file: File, content: Content) -> str:
+        """Keep the record's type; guess one for a new record, and again while it was only guessed."""
+        if file.content_type is None and file.stored and file.listed_size:
+            head = await self._store.head_record(file.key)
+            if head is not None:
+                file.content_type, file.type_guessed = head.content_type, False
+        if file.content_type is None or file.type_guessed:
+            sample = content.blob.pread(TYPE_SAMPLE_BYTES, 0)
+            whole = content.size <= TYPE_SAMPLE_BYTES
+            file.content_type = content_types.guess(file.component, sample, whole=whole)
+            file.type_guessed = True
+        return file.content_type
+
+    async def _rename(self, file: File, folder: Folder, component: bytes, target: File | None) -> None:
+        key = names.encode(folder.path + component)
+        await self._inherit_type(file, target)
+        if target is not None:
+            await self._keep_for_readers(target)
+        moved_in_store = file.stored or (file.dirty and not file.handles)
+        if moved_in_store:
+            await self._put(file, key)
+            await self._delete_old(file, folder)
+        in_store = moved_in_store or (target is not None and target.stored)
+        if target is not None:
+            self._take_name(target)
+        if file.parent is not None:
+            file.parent.removals[file.component] = trio.current_time()
+        self._inodes.move(file, folder, component, key)
+        file.stored = in_store
+        file.changed_at = trio.current_time() if moved_in_store else math.inf
+
+    async def _delete_old(self, file: File, folder: Folder) -> None:
+        try:
+            await self._store.delete_record(file.key)
+        except StoreError:
+            folder.listing = None  # the record is there under both keys: let the next listing show it
+            raise
+
+    async def _inherit_type(self, file: File, target: File | None) -> None:
+        """Let a file that replaces another have that one's type, unless its own is more than a guess."""
+        if target is None or not (file.content_type is None or file.type_guessed):
+            return
+        if target.content_type is None and target.stored and target.listed_size:
+            head = await self._store.head_record(target.key)
+            if head is not None:
+                target.content_type = head.content_type
+        if target.content_type is not None and not target.type_guessed:
+            file.content_type, file.type_guessed = target.content_type, False
+
+    async def _keep_for_readers(self, file: File) -> None:
+        """Fetch the rest of a file that is open and about to lose its record, if that is not too much."""
+        content = file.content
+        if content is not None and content.users and not content.complete and content.size <= AHEAD_BYTES:
+            await content.complete_blob()
+
+    def _take_name(self, file: File) -> None:
+        if file.parent is not None:
+            file.parent.removals[file.component] = trio.current_time()
+        file.stored = False
+        self._inodes.detach(file)
+        self._versions.drop(file)
+
+
+def _stored(file: File, head: RecordHead, size: int) -> None:
+    now = trio.current_time()
+    file.stored, file.failure = True, None
+    file.changed_at = file.validated_at = now
+    file.listed_size = file.length = size
+    file.head = head
+    folder = file.parent
+    while folder is not None and folder.changed_at == math.inf:
+        folder.changed_at = now
+        folder = folder.parent

@@ -1,0 +1,182 @@
+"""Which version of a record a file shows: close-to-open consistency."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+
+import trio
+
+from kvsfs.cache.blobs import BlobFolder
+from kvsfs.cache.eviction import CleanBlobs
+from kvsfs.core.content import Content
+from kvsfs.core.fetching import Fetch
+from kvsfs.core.inodes import File, InodeTable
+from kvsfs.errors import RecordNotFound
+from kvsfs.store.protocol import Store
+from kvsfs.types import RecordHead
+
+
+class Versions:
+    """Gives files their content, and takes it back.
+
+    Every content that is given out counts one user more, until `release`. Content that nobody uses stays as
+    the cache, evictable while it is clean. Which content is a file's current one changes only with the file's
+    `remote` lock held; handles that are open on an older one keep it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        inodes: InodeTable,
+        blobs: BlobFolder,
+        cache_bytes: int,
+        nursery: trio.Nursery,
+        *,
+        revalidate: float,
+        attributes_changed: Callable[[int], None],
+    ) -> None:
+        self._store = store
+        self._inodes = inodes
+        self._blobs = blobs
+        self._clean = CleanBlobs[File](cache_bytes, _forget_content)
+        self._nursery = nursery
+        self._revalidate = revalidate
+        self._attributes_changed = attributes_changed
+
+    async def acquire(self, file: File) -> Content:
+        """Give the file's current content; asks the store unless that is known to be current.
+
+        Raises StoreError, OSError; RecordNotFound when the record is gone: no name leads to the file then.
+        Checkpoints only when it asks.
+        """
+        if not self._is_current(file):
+            async with file.remote:
+                if not self._is_current(file):
+                    return await self._fetch(file)
+        return self.hold(file)
+
+    def hold(self, file: File) -> Content:
+        """Give the content that is here, current or not."""
+        content = file.content
+        assert content is not None
+        self._clean.take(file)
+        content.acquire()
+        return content
+
+    def acquire_empty(self, file: File) -> Content:
+        """Give content that is about to be truncated or written from the start: nothing is fetched."""
+        if file.content is None:
+            file.content = Content(self._blobs, self._blobs.create())
+            return file.content
+        return self.hold(file)
+
+    def release(self, file: File, content: Content) -> None:
+        """Count one user of a content less."""
+        content.release()
+        if content.users:
+            return
+        if file.removed or content is not file.content:
+            self._discard(file, content)
+        elif content.dirty:
+            pass
+        elif content.complete or content.resumable:
+            self._clean.add(file, content.blob)
+        else:
+            self._discard(file, content)
+
+    def drop(self, file: File) -> None:
+        """Let go of the content of a file that was removed; handles that are open keep it until they close."""
+        if file.content is not None and not file.content.users:
+            self._clean.take(file)
+            self._discard(file, file.content)
+
+    async def learn_type(self, file: File) -> None:
+        """Know the content type of a stored record: from its headers, if nothing has told it yet.
+
+        Raises StoreError; RecordNotFound when the record is gone.
+        """
+        if file.content_type is not None or not file.stored:
+            return
+        async with file.remote:
+            head = await self._store.head_record(file.key)
+            if head is None:
+                self._vanished(file)
+                raise RecordNotFound(f"{file.key} is not in the store any more")
+            file.content_type, file.type_guessed = head.content_type, False
+            if file.content is None and head.length is not None:
+                self._learn_length(file, head.length)
+
+    def _is_current(self, file: File) -> bool:
+        """Tell whether what is here needs no question: ours alone, or validated a moment ago."""
+        if file.content is None:
+            return False
+        fresh = trio.current_time() - file.validated_at < self._revalidate
+        return file.content.dirty or not file.stored or fresh
+
+    async def _fetch(self, file: File) -> Content:
+        old = file.content
+        known = file.head if old is not None and (old.complete or old.resumable) else None
+        blob = self._blobs.create()
+        fetch = Fetch(self._store, file.key, blob, self._nursery)
+        try:
+            modified = await fetch.open(known)
+        except BaseException as error:
+            fetch.stop()
+            blob.release()
+            blob.remove()
+            if isinstance(error, RecordNotFound):
+                self._vanished(file)
+            raise
+        file.validated_at = trio.current_time()
+        if modified:
+            return self._adopt(file, Content(self._blobs, blob, fetch))
+        blob.release()
+        blob.remove()
+        return self.hold(file)
+
+    def _adopt(self, file: File, content: Content) -> Content:
+        assert content.fetch is not None
+        head, old = content.fetch.head, file.content
+        assert head is not None
+        if file.head is not None and file.head.validator not in (None, head.validator):
+            file.mtime_ns = file.ctime_ns = _modified_ns(head)
+        if head.content_type != file.content_type:
+            file.content_type, file.type_guessed = head.content_type, False
+        self._learn_length(file, content.size)
+        file.content, file.head = content, head
+        if old is not None and not old.users:
+            self._clean.take(file)
+            old.blob.remove()
+        return content
+
+    def _learn_length(self, file: File, length: int) -> None:
+        if length != file.size or not file.size_is_exact:
+            self._attributes_changed(file.number)
+        file.length = length
+
+    def _vanished(self, file: File) -> None:
+        """Take the name away: the store says that there is no such record."""
+        file.stored = False
+        self._inodes.detach(file)
+
+    def _discard(self, file: File, content: Content) -> None:
+        content.blob.remove()
+        if file.content is content:
+            file.content = None
+            self._inodes.drop_unused(file)
+
+
+def _forget_content(file: File) -> None:
+    file.content = None
+
+
+def _modified_ns(head: RecordHead) -> int:
+    """Give when the store says that the record was changed, else now: we have just noticed."""
+    if head.last_modified is not None:
+        try:
+            return int(parsedate_to_datetime(head.last_modified).timestamp()) * 1_000_000_000
+        except ValueError:
+            pass
+    return time.time_ns()

@@ -1,0 +1,148 @@
+"""Extended attributes: a record's content type, its key and URL, and how its upload is doing.
+
+Only `user.mime_type` is listed, so that `cp -a` and backups carry the type but never a signed URL; the others
+answer by name. Names outside `user.` get EOPNOTSUPP, after which `ls` stops asking (PERFORMANCE.md).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import get_args
+
+from kvsfs.core import content_types
+from kvsfs.core.inodes import File, Folder
+from kvsfs.core.records import Records
+from kvsfs.core.versions import Versions
+from kvsfs.errors import FileError, StoreNotFound
+from kvsfs.store.protocol import Store
+from kvsfs.types import GeneralAccess, StoreInfo
+
+MIME_TYPE = b"user.mime_type"
+_GENERAL_ACCESS: tuple[GeneralAccess, ...] = get_args(GeneralAccess)
+
+FileReader = Callable[[File], Awaitable[str | None]]
+StoreReader = Callable[[], Awaitable[str | None]]
+
+
+class Xattrs:
+    """Reads and writes extended attributes. Every method raises FileError with the errno of xattr(7)."""
+
+    def __init__(self, store: Store, versions: Versions, records: Records) -> None:
+        self._store = store
+        self._versions = versions
+        self._records = records
+        self._of_file: dict[bytes, FileReader] = {
+            MIME_TYPE: self._mime_type,
+            b"user.apify.key": self._key,
+            b"user.apify.public_url": self._public_url,
+            b"user.apify.content_encoding": self._content_encoding,
+            b"user.kvsfs.state": self._state,
+        }
+
+    async def get(self, inode: File | Folder, name: bytes) -> bytes:
+        """Give a value. ENODATA where there is none, EOPNOTSUPP outside `user.`."""
+        _require_user(name)
+        value: str | None = None
+        if isinstance(inode, File):
+            reader = self._of_file.get(name)
+            value = await reader(inode) if reader is not None else None
+        elif inode.parent is None:
+            value = await self._of_store(name)
+        if value is None:
+            raise FileError(errno.ENODATA)
+        return value.encode()
+
+    async def list(self, inode: File | Folder) -> list[bytes]:
+        """Give the names that backups should carry."""
+        return [MIME_TYPE] if isinstance(inode, File) else []
+
+    async def set(self, inode: File | Folder, name: bytes, value: bytes) -> None:
+        """Change a value. EPERM where it is read-only, EINVAL where it is refused, EOPNOTSUPP for other names."""
+        _require_user(name)
+        if isinstance(inode, File) and name == MIME_TYPE:
+            await self._set_mime_type(inode, value)
+        elif isinstance(inode, Folder) and inode.parent is None and name in _WRITABLE_OF_STORE:
+            await self._set_of_store(name, value)
+        elif name.startswith((b"user.apify.", b"user.kvsfs.")):
+            raise FileError(errno.EPERM)
+        else:
+            raise FileError(errno.EOPNOTSUPP)
+
+    async def remove(self, inode: File | Folder, name: bytes) -> None:
+        """Refuse: every attribute here is part of the record or the store."""
+        await self.get(inode, name)
+        raise FileError(errno.EPERM)
+
+    async def _mime_type(self, file: File) -> str | None:
+        if not file.stored and file.content_type is None:
+            return None
+        await self._versions.learn_type(file)
+        return file.content_type
+
+    async def _key(self, file: File) -> str | None:
+        return file.key
+
+    async def _public_url(self, file: File) -> str | None:
+        return await self._store.record_public_url(file.key) if file.stored else None
+
+    async def _content_encoding(self, file: File) -> str | None:
+        await self._versions.learn_type(file)
+        return file.head.content_encoding if file.head is not None else None
+
+    async def _state(self, file: File) -> str | None:
+        return file.state
+
+    async def _set_mime_type(self, file: File, value: bytes) -> None:
+        content_type = value.decode("ascii", errors="replace").strip("\0 ")
+        if not content_types.is_valid(content_type):
+            raise FileError(errno.EINVAL)
+        if file.dirty or not file.stored:
+            file.content_type, file.type_guessed = content_type, False
+            return
+        await self._versions.learn_type(file)
+        if file.content_type != content_type:
+            await self._records.retype(file, content_type)
+
+    async def _of_store(self, name: bytes) -> str | None:
+        if name == b"user.apify.keys_public_url":
+            return await self._store.keys_public_url()
+        reader = _READABLE_OF_STORE.get(name)
+        if reader is None:
+            return None
+        info = await self._store.get()
+        if info is None:
+            raise StoreNotFound("the store does not exist any more")
+        return reader(info)
+
+    async def _set_of_store(self, name: bytes, value: bytes) -> None:
+        text = value.decode(errors="replace").strip("\0")
+        if name == b"user.apify.general_access":
+            access = next((a for a in _GENERAL_ACCESS if a == text), None)
+            if access is None:
+                raise FileError(errno.EINVAL)
+            await self._store.update(general_access=access)
+        elif name == b"user.apify.name":
+            await self._store.update(name=text)
+        else:
+            await self._store.update(title=text)
+
+
+def _require_user(name: bytes) -> None:
+    if not name.startswith(b"user."):
+        raise FileError(errno.EOPNOTSUPP)
+
+
+_WRITABLE_OF_STORE = (b"user.apify.name", b"user.apify.title", b"user.apify.general_access")
+
+_READABLE_OF_STORE: dict[bytes, Callable[[StoreInfo], str | None]] = {
+    b"user.apify.id": lambda info: info.id,
+    b"user.apify.name": lambda info: info.name,
+    b"user.apify.title": lambda info: info.title,
+    b"user.apify.general_access": lambda info: info.general_access,
+    b"user.apify.created_at": lambda info: info.created_at.isoformat(),
+    b"user.apify.modified_at": lambda info: info.modified_at.isoformat(),
+    b"user.apify.stats": lambda info: json.dumps(asdict(info.stats)),
+}

@@ -1,0 +1,187 @@
+"""Composition root: builds the parts of a mount, runs them in one nursery, takes them down in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import trio
+
+from kvsfs import config
+from kvsfs.cache.blobs import BlobFolder
+from kvsfs.config import MountConfig
+from kvsfs.core.filesystem import FileSystem, Tuning
+from kvsfs.core.inodes import Ownership
+from kvsfs.errors import (
+    CommandError,
+    ExitCode,
+    NotAuthorized,
+    PermissionDenied,
+    StoreError,
+    StoreUnreachable,
+)
+from kvsfs.fuse.presence import Presence
+from kvsfs.fuse.session import MountOptions, Session, attributes_changed, check_fuse, check_mount_point
+from kvsfs.server.spawn import local_server
+from kvsfs.store.apify import ApifyStoreCollection
+from kvsfs.store.protocol import Store
+from kvsfs.store.sources import LocalSource, RemoteSource, parse_source
+from kvsfs.types import StoreInfo
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 300.0
+"""What uploads may take after the last file was closed; systemd's own limit for a stop is 90 s by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Mounted:
+    """An opened store. `identity` is the same at every mount of it, and names its cache folder."""
+
+    store: Store
+    info: StoreInfo
+    identity: str
+
+
+def check(settings: MountConfig) -> None:
+    """Raise CommandError for whatever can be known to be wrong before anything is started."""
+    parse_source(settings.source)
+    check_mount_point(settings.mount_point)
+    check_fuse()
+
+
+async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
+    """Mount and serve until unmounted; `ready` is called once the mount answers.
+
+    Raises CommandError when the mount cannot be had. Returns NOT_ALL_UPLOADED when bytes are left that no
+    store took: they are set aside in the cache folder, and logged.
+    """
+    check(settings)
+    async with AsyncExitStack() as stack:
+        mounted = await stack.enter_async_context(_opened(settings))
+        blobs = BlobFolder(settings.cache_dir or config.cache_folder(mounted.identity))
+        stack.callback(blobs.close)
+        background = await stack.enter_async_context(trio.open_nursery())
+        filesystem = FileSystem(
+            mounted.store,
+            mounted.info,
+            blobs,
+            background,
+            tuning=Tuning(read_only=settings.read_only),
+            ownership=_ownership(settings),
+            attributes_changed=attributes_changed,
+        )
+        presence = await _serve(filesystem, settings, ready)
+        left = await _drain(filesystem)
+        presence.end(left)
+        background.cancel_scope.cancel()
+    return ExitCode.NOT_ALL_UPLOADED if left else ExitCode.OK
+
+
+async def _serve(filesystem: FileSystem, settings: MountConfig, ready: Callable[[], None]) -> Presence:
+    session = Session(filesystem, settings.mount_point)
+    session.mount(MountOptions(settings.source, settings.read_only, settings.allow_other))
+    presence = Presence(settings.mount_point)
+    try:
+        async with trio.open_nursery() as nursery:
+
+            async def answering() -> None:
+                log.info("%s is mounted on %s", settings.source, settings.mount_point)
+                ready()
+
+            await nursery.start(_detach_on_signal, session)
+            await session.serve(answering)
+            nursery.cancel_scope.cancel()
+    finally:
+        session.close()
+    return presence
+
+
+async def _detach_on_signal(session: Session, task_status: trio.TaskStatus[None]) -> None:
+    """Leave the tree at the first signal; a later one changes nothing: open files are served on."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            log.info("%s: leaving", signal.Signals(number).name)
+            await session.detach()
+
+
+async def _drain(filesystem: FileSystem) -> list[str]:
+    with trio.move_on_after(DRAIN_SECONDS) as scope:
+        await filesystem.drain()
+    if scope.cancelled_caught:
+        log.error("uploads took longer than %g s", DRAIN_SECONDS)
+    left = filesystem.set_aside()
+    for path in left:
+        log.error("not uploaded: its bytes are kept in %s", path)
+    return left
+
+
+@asynccontextmanager
+async def _opened(settings: MountConfig) -> AsyncIterator[_Mounted]:
+    source = parse_source(settings.source)
+    if isinstance(source, LocalSource):
+        folder = config.local_data_folder()
+        async with (
+            local_server(folder) as server,
+            ApifyStoreCollection(server.url, token=server.token) as stores,
+        ):
+            with _explained(server.url):
+                info = await stores.get_or_create(source.name)
+            yield _Mounted(stores.store(info.id), info, f"local:{folder}:{info.id}")
+        return
+    token = config.find_token(settings.token_file)
+    with _explained(settings.api_url):
+        stores = ApifyStoreCollection(settings.api_url, token=token)
+    async with stores:
+        with _explained(settings.api_url):
+            info = await _require(stores, source, has_token=token is not None)
+        yield _Mounted(stores.store(info.id), info, f"{settings.api_url}:{info.id}")
+
+
+async def _require(stores: ApifyStoreCollection, source: RemoteSource, *, has_token: bool) -> StoreInfo:
+    info = await stores.store(source.store_id).get()
+    if info is not None:
+        return info
+    message = f"there is no store {source.store_id.replace('~', '/').removeprefix('/')} that you can read"
+    if not has_token:
+        raise CommandError(ExitCode.NO_TOKEN, f"{message} without a token: {TOKEN_HINT}")
+    raise CommandError(ExitCode.NO_SUCH_STORE, f"{message}: check its name or ID in the Apify Console")
+
+
+TOKEN_HINT = "set APIFY_TOKEN, name a file with --token-file, or log in with the Apify CLI"  # noqa: S105
+
+
+@contextmanager
+def _explained(api_url: str) -> Iterator[None]:
+    """Turn what the store says at the start into one line and an exit code."""
+    try:
+        yield
+    except NotAuthorized as error:
+        if error.error_type == "token-not-provided":
+            raise CommandError(ExitCode.NO_TOKEN, f"this store needs a token: {TOKEN_HINT}") from error
+        message = "the API does not know this token: make a new one in the Apify Console, Settings, API"
+        raise CommandError(ExitCode.TOKEN_REFUSED, message) from error
+    except PermissionDenied as error:
+        message = f"the token may not read this store ({error}): ask its owner, or use another token"
+        raise CommandError(ExitCode.NO_PERMISSION, message) from error
+    except StoreUnreachable as error:
+        message = f"cannot reach {api_url} ({error}): check the network and --api-url"
+        raise CommandError(ExitCode.UNREACHABLE, message) from error
+    except StoreError as error:
+        raise CommandError(
+            ExitCode.UNREACHABLE, f"{api_url} does not answer as the API does: {error}"
+        ) from error
+
+
+def _ownership(settings: MountConfig) -> Ownership:
+    return Ownership(
+        uid=os.getuid() if settings.uid is None else settings.uid,
+        gid=os.getgid() if settings.gid is None else settings.gid,
+        file_mode=settings.file_mode,
+        folder_mode=settings.dir_mode,
+    )

@@ -1,0 +1,75 @@
+"""How a daemon tells `kvsfs umount` that it is still at work, and what it could not upload.
+
+Each daemon holds a lock on a file of its own for as long as it lives: whoever waits for the lock waits for the
+daemon, however it ends, and no process number can be mistaken. Before it ends it writes its outcome there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+
+from kvsfs.config import folder_for
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a daemon ended: `left` are the paths of cache files that no store took; None when it did not say."""
+
+    left: list[str] | None
+
+
+class Presence:
+    """The lock of one running daemon. Made once it is mounted; gone with the process."""
+
+    def __init__(self, mount_point: str) -> None:
+        self._path = _path(mount_point)
+        os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+        # A daemon that still drains may hold the file of this mount point: leave that one to it.
+        if os.path.exists(self._path):
+            os.unlink(self._path)
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def end(self, left: list[str]) -> None:
+        """Write the outcome and let waiters go on."""
+        os.pwrite(self._fd, json.dumps({"left": left}).encode(), 0)
+        os.close(self._fd)
+
+
+class Waiter:
+    """Waits for the daemon of a mount point. Made before unmounting: afterwards another may have its place."""
+
+    def __init__(self, mount_point: str) -> None:
+        self._path = _path(mount_point)
+        try:
+            self._fd: int | None = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._fd = None
+
+    @property
+    def knows_daemon(self) -> bool:
+        """Whether there is anything to wait for: the daemon of another user has its file elsewhere."""
+        return self._fd is not None
+
+    def wait(self) -> Outcome:
+        """Block until the daemon has ended."""
+        if self._fd is None:
+            return Outcome(None)
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+        text = os.pread(self._fd, 1 << 20, 0)
+        os.close(self._fd)
+        try:
+            return Outcome(json.loads(text)["left"])
+        except (ValueError, KeyError):
+            return Outcome(None)
+
+
+def _path(mount_point: str) -> str:
+    base = folder_for("XDG_RUNTIME_DIR", "~/.local/state")
+    digest = hashlib.sha256(os.path.realpath(os.path.dirname(mount_point)).encode())
+    digest.update(b"/" + os.path.basename(mount_point).encode())
+    return os.path.join(base, f"mount-{digest.hexdigest()[:32]}")

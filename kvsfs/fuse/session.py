@@ -1,0 +1,132 @@
+"""Mounting, serving and unmounting."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import pyfuse3
+import trio
+
+from kvsfs.core.filesystem import FileSystem
+from kvsfs.errors import CommandError, ExitCode
+from kvsfs.fuse.operations import Operations
+
+log = logging.getLogger(__name__)
+
+MAX_TASKS = 1000
+"""Requests that pyfuse3 handles at a time, a hard cap: above it an unrelated `stat` waits for slow closes. The
+kernel sends a few per waiting process, so this is more processes than a machine of this kind runs."""
+
+FUSE_DEVICE = "/dev/fuse"
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """What the kernel is told. `source` is shown in /proc/mounts, and must not hold a secret."""
+
+    source: str
+    read_only: bool = False
+    allow_other: bool = False
+
+
+def check_mount_point(mount_point: str) -> None:
+    """Raise CommandError when nothing can be mounted there. Does not touch what is mounted there already."""
+    try:
+        names = os.listdir(mount_point)
+    except FileNotFoundError:
+        raise CommandError(
+            ExitCode.MOUNT_POINT_MISSING, f"{mount_point} does not exist: make it with mkdir"
+        ) from None
+    except NotADirectoryError:
+        raise CommandError(ExitCode.MOUNT_POINT_NOT_A_FOLDER, f"{mount_point} is not a folder") from None
+    except OSError as error:
+        message = f"{mount_point}: {error.strerror}; if a mount died there: fusermount3 -u {mount_point}"
+        raise CommandError(ExitCode.ALREADY_MOUNTED, message) from None
+    if os.path.ismount(mount_point):
+        message = (
+            f"something is mounted on {mount_point} already: kvsfs umount {mount_point}, or another folder"
+        )
+        raise CommandError(ExitCode.ALREADY_MOUNTED, message)
+    if names:
+        message = (
+            f"{mount_point} is not empty: a mount would hide its {len(names)} entries; use an empty folder"
+        )
+        raise CommandError(ExitCode.MOUNT_POINT_NOT_EMPTY, message)
+
+
+def check_fuse(device: str = FUSE_DEVICE) -> None:
+    """Raise CommandError when this machine cannot mount."""
+    if not os.path.exists(device):
+        message = (
+            f"{device} is missing: load the kernel module (modprobe fuse), "
+            "or give the container the device (--device /dev/fuse --cap-add SYS_ADMIN)"
+        )
+        raise CommandError(ExitCode.NO_FUSE_DEVICE, message)
+    if shutil.which("fusermount3") is None:
+        message = "fusermount3 is missing: install the package fuse3 (apt install fuse3)"
+        raise CommandError(ExitCode.NO_FUSERMOUNT, message)
+
+
+class Session:
+    """One mount of a file system. pyfuse3 keeps its state in globals: one session a process."""
+
+    def __init__(self, filesystem: FileSystem, mount_point: str) -> None:
+        self._filesystem = filesystem
+        self._mount_point = mount_point
+
+    def mount(self, options: MountOptions) -> None:
+        """Mount; requests wait until `serve`. Raises CommandError."""
+        words = {"default_permissions", "subtype=kvsfs", f"fsname={options.source.replace(',', '_')}"}
+        if options.read_only:
+            words.add("ro")
+        if options.allow_other:
+            words.add("allow_other")
+        try:
+            pyfuse3.init(Operations(self._filesystem), self._mount_point, words)
+        except (RuntimeError, OSError) as error:
+            hint = (
+                ": without root, allow_other needs the line user_allow_other in /etc/fuse.conf"
+                if options.allow_other and os.getuid() != 0
+                else ""
+            )
+            message = f"mounting on {self._mount_point} failed ({error}){hint}"
+            raise CommandError(ExitCode.MOUNT_FAILED, message) from error
+
+    async def serve(self, answering: Callable[[], Awaitable[None]]) -> None:
+        """Answer the kernel until the mount is gone and its last file is closed; call `answering` at the start.
+
+        Cancelled, it stops answering: what is open then gets ENOTCONN, so detach and wait instead.
+        """
+        async with trio.open_nursery() as nursery:
+
+            async def announce() -> None:
+                # In a thread: this very task's loop has to answer the stat.
+                status = await trio.to_thread.run_sync(os.stat, self._mount_point, abandon_on_cancel=True)
+                self._filesystem.device = status.st_dev
+                await answering()
+
+            nursery.start_soon(announce)
+            await pyfuse3.main(max_tasks=MAX_TASKS)
+            nursery.cancel_scope.cancel()
+
+    async def detach(self) -> None:
+        """Take the mount out of the tree at once (MNT_DETACH); open files go on, and `serve` with them."""
+        await trio.run_process(
+            ["fusermount3", "-u", "-z", "--", self._mount_point], check=False, capture_stderr=True
+        )
+
+    def close(self) -> None:
+        """Free the session; unmounts if it is still mounted."""
+        pyfuse3.close(unmount=True)
+
+
+def attributes_changed(inode: int) -> None:
+    """Have the kernel ask for an inode's attributes again. Safe inline, also with a READ outstanding (tried)."""
+    try:
+        pyfuse3.invalidate_inode(pyfuse3.InodeT(inode), attr_only=True)
+    except OSError as error:  # ENOENT: the kernel does not know it any more; ENOTCONN: unmounted
+        log.debug("invalidating inode %d: %s", inode, error)
