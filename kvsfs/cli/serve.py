@@ -30,7 +30,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option: typer reads them
         list[str] | None,
         typer.Option(
             metavar="TOKEN[=USERNAME]",
-            help=f"Let in who has this token. Repeatable. {TOKENS_VARIABLE} (with commas) keeps it out of ps.",
+            help=f"Let in who has this token. Repeatable. {TOKENS_VARIABLE} (with commas) hides it from ps.",
         ),
     ] = None,
     latency: Annotated[str, typer.Option(metavar="TIME", help="Delay every answer, as in 20ms.")] = "0",

@@ -53,13 +53,13 @@ def error_response(
 
 async def on_api_error(_request: Request, error: Exception) -> Response:
     """Answer an ApiError."""
-    assert isinstance(error, ApiError)  # noqa: S101 - how Starlette types handlers
+    assert isinstance(error, ApiError)  # how Starlette types handlers
     return error_response(error.status, error.error_type, error.message, error.headers)
 
 
 async def on_http_error(_request: Request, error: Exception) -> Response:
     """Answer what the router found: an unknown path or method."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - how Starlette types handlers
+    assert isinstance(error, HTTPException)  # how Starlette types handlers
     if error.status_code == 405:
         methods = (error.headers or {}).get("Allow", "")
         message = f"This API end-point can only be accessed using the following HTTP methods: {methods}"

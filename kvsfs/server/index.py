@@ -140,10 +140,10 @@ class Index:
 
         def work(connection: sqlite3.Connection) -> str | None:
             old_file, old_size = _file_of(connection, store_id, entry.key)
+            values = (entry.key, entry.size, entry.content_type, entry.content_encoding, entry.etag)
             connection.execute(
-                f"INSERT OR REPLACE INTO records (store_id, {RECORD_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)",
-                (store_id, entry.key, entry.size, entry.content_type, entry.content_encoding, entry.etag)
-                + (modified_at, file),
+                f"INSERT OR REPLACE INTO records (store_id, {RECORD_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)",  # noqa: S608
+                (store_id, *values, modified_at, file),
             )
             changed = connection.execute(
                 "UPDATE stores SET modified_at = max(modified_at, ?), accessed_at = max(accessed_at, ?),"
@@ -185,14 +185,14 @@ class Index:
                 if known is not None:
                     return known, False
             store_id = new_id()
+            schema_json = json.dumps(schema) if schema else None
             connection.execute(
-                "INSERT INTO stores (id, username, name, general_access, signing_key, schema,"
-                " created_at, modified_at, accessed_at) VALUES (?, ?, ?, 'FOLLOW_USER_SETTING', ?, ?, ?, ?, ?)",
-                (store_id, username, name, new_signing_key(), json.dumps(schema) if schema else None)
-                + (now, now, now),
+                "INSERT INTO stores (id, username, name, general_access, signing_key, schema, created_at,"
+                " modified_at, accessed_at) VALUES (?, ?, ?, 'FOLLOW_USER_SETTING', ?, ?, ?, ?, ?)",
+                (store_id, username, name, new_signing_key(), schema_json, now, now, now),
             )
             made = _one_store(connection, "id = ?", (store_id,))
-            assert made is not None  # noqa: S101 - for the type checker: inserted above
+            assert made is not None
             return made, True
 
         return self._writer.submit(work)

@@ -11,6 +11,7 @@ serve one folder.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sqlite3
@@ -36,7 +37,7 @@ THREADS = 32
 """Threads for file I/O. They mostly wait for fsync, and those that wait for the index share its commits."""
 
 PIECE_BYTES = 1024 * 1024
-"""What an upload gathers before a thread writes it: a change of thread costs some 100 µs, 1 MiB to disk 1 ms."""
+"""What an upload gathers before a thread writes it: changing threads costs 100 µs, 1 MiB to disk 1 ms."""
 
 READ_BYTES = 256 * 1024
 """What a thread reads at once for a download: one per slow client may be in memory."""
@@ -49,7 +50,7 @@ FLUSH_SECONDS = 1.0
 A crash loses at most that many seconds of the counters, never a record."""
 
 DROP_LIMIT = 1000
-"""Records of a deleted store that one transaction forgets: some 10 ms, so writers of other stores go between."""
+"""Records of a deleted store that one transaction forgets: some 10 ms, so that other writers go between."""
 
 REOPEN_LIMIT = 100
 """How often one read may find that its file was replaced meanwhile before the value counts as lost."""
@@ -184,7 +185,8 @@ class LocalStorage:
             return await self._in_thread(publish, pieces)
         except BaseException:
             # No await: this may be a cancellation while a thread still writes. It waits for that thread.
-            self._threads.submit(upload.discard)
+            with contextlib.suppress(RuntimeError):  # closed by now: the collector will remove it
+                self._threads.submit(upload.discard)
             raise
 
     async def delete_record(self, store_id: str, key: str) -> None:
@@ -227,7 +229,7 @@ class LocalStorage:
             for file in files:
                 self._values.remove(file)
 
-    async def _in_thread(self, work: Callable[[Unpack[Args]], T], *args: Unpack[Args]) -> T:
+    async def _in_thread(self, work: Callable[[Unpack[Args]], T], *args: *Args) -> T:
         """Run `work` in a thread. A cancelled caller no longer waits, but the work runs to its end."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import time
@@ -38,6 +39,8 @@ class Finished:
     ms: float
 
 
+logger = logging.getLogger(__name__)
+
 Sink = Callable[[Finished], None]
 
 
@@ -56,6 +59,10 @@ class Observed:
             await asyncio.sleep(self._latency)
         try:
             await self._app(scope, receive, watch.send)
+        except Exception:
+            # It was answered with 500, or, amid an answer, uvicorn now cuts the connection. Logged here
+            # because only here no secret of the query gets into the line.
+            logger.exception("%s %s failed", scope["method"], _logged_path(scope))
         finally:
             watch.finish()
 
@@ -129,4 +136,5 @@ def request_log(path: str) -> Sink:
 def access_log(finished: Finished) -> None:
     """Write a line for each request to stderr."""
     status = "aborted" if finished.status is None else finished.status
-    print(f"{finished.method} {finished.path} {status} {finished.ms:.1f} ms", file=sys.stderr, flush=True)
+    sys.stderr.write(f"{finished.method} {finished.path} {status} {finished.ms:.1f} ms\n")
+    sys.stderr.flush()

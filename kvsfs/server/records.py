@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -21,9 +22,11 @@ from kvsfs.server.conditions import (
     range_applies,
     requested_range,
 )
-from kvsfs.server.encodings import accepts, decoded
+from kvsfs.server.encodings import UndecodableValue, accepts, decoded
 from kvsfs.server.storage import RecordEntry, RecordReader, Storage, StoreGone
 from kvsfs.types import ContentEncoding
+
+logger = logging.getLogger(__name__)
 
 MAX_RECORD_BYTES = 5 * 1024**3
 """The most that an object store takes in one PUT (S3): what fits here can be moved there."""
@@ -101,6 +104,8 @@ class Records:
                 )
         except StoreGone:
             raise store_not_found() from None
+        except ClientDisconnect:  # nobody reads this, but the log shall not call it a fault
+            raise ApiError(400, "invalid-request", "The body ended before its length.") from None
         headers = {"Location": f"{store_url(request, store.id)}/records/{key}", "ETag": f'"{entry.etag}"'}
         return JSONResponse({}, 201, headers)
 
@@ -220,6 +225,9 @@ class _RecordStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
+        except UndecodableValue as error:
+            # The headers are out: that the connection is cut before the end is what tells the client.
+            logger.warning("a record stored as %s: %s", self._reader.entry.content_encoding, error)
         finally:
             self._reader.close()
 

@@ -85,6 +85,8 @@ class _Server(uvicorn.Server):
 
 def _config(application: Observed) -> uvicorn.Config:
     logging.basicConfig(level=logging.WARNING, format="kvsfs serve: %(levelname)s: %(message)s")
+    # uvicorn logs every request that it cut, with a traceback; what went wrong `observing` has told by then.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return uvicorn.Config(
         application,
         loop="asyncio",

@@ -86,8 +86,10 @@ def serve_command(*arguments: str) -> list[str]:
 KVSFS = [
     sys.executable,
     "-c",
-    "import typer; from kvsfs.cli.serve import serve; app = typer.Typer(name='kvsfs');"
-    " app.command('serve')(serve); app.callback()(lambda: None); app()",
+    (
+        "import typer; from kvsfs.cli.serve import serve; app = typer.Typer(name='kvsfs');"
+        " app.command('serve')(serve); app.callback()(lambda: None); app()"
+    ),
 ]
 
 
