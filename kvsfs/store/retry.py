@@ -46,7 +46,7 @@ class Deadlines:
     total: float = 30.0
 
 
-class Transient(Exception):  # noqa: N818 - not an error of its own: it carries one
+class Transient(Exception):
     """An attempt failed with `error` in a way that another attempt may heal.
 
     `retry_after`: seconds that the server asked us to wait, None if it did not.
