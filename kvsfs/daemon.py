@@ -90,8 +90,8 @@ async def _serve(filesystem: FileSystem, settings: MountConfig, ready: Callable[
         async with trio.open_nursery() as nursery:
 
             async def answering() -> None:
-                log.info("%s is mounted on %s", settings.source, settings.mount_point)
                 ready()
+                log.info("%s is mounted on %s", settings.source, settings.mount_point)
 
             await nursery.start(_detach_on_signal, session)
             await session.serve(answering)

@@ -313,6 +313,7 @@ class FileSystem:
         folder = self.inodes.add_folder(parent_folder, component)
         folder.mode = stat.S_IFDIR | stat.S_IMODE(mode)
         folder.touch()
+        self._lister.made_empty(folder)
         self._markers.emptied(folder)
         return folder
 

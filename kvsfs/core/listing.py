@@ -95,9 +95,10 @@ class Lister:
             await self._extend(handle)
         return handle.order[start:]
 
-    def forget(self, folder: Folder) -> None:
-        """Distrust what is known of a folder: the next question asks the store."""
-        folder.listing = None
+    def made_empty(self, folder: Folder) -> None:
+        """Know a folder that was just made: nothing is in it, or its parent's listing would have shown it."""
+        listing = folder.listing = ListingPass(next(self._pass_numbers), trio.current_time())
+        listing.complete = folder.listed_once = True
 
     async def _extend(self, handle: FolderHandle) -> None:
         folder, listing = handle.folder, handle.listing
