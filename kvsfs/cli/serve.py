@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated
 
 import typer
@@ -17,7 +16,7 @@ TOKENS_VARIABLE = "KVSFS_SERVE_TOKENS"
 DEFAULT_PORT = 8765
 
 
-def serve(  # noqa: PLR0913, PLR0917 - one parameter an option: typer reads them here
+def serve(
     data: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="Where records are kept. [default: ~/.local/share/kvsfs]"),
@@ -44,23 +43,19 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option: typer reads them
 ) -> None:
     """Run an Apify-compatible key-value store on this machine."""
     # Here, not above: the other commands shall not wait for a server's imports.
-    from kvsfs.server.run import Options, run  # noqa: PLC0415
+    from kvsfs.server.run import Options, run
 
-    try:
-        options = Options(
-            folder=data or _default_folder(),
-            host=host,
-            port=port,
-            tokens=[*(token or []), *_tokens_from_environment()],
-            latency=_seconds(latency),
-            request_log=request_log,
-            verbose=verbose,
-            exit_with_parent=exit_with_parent,
-        )
-        run(options, lambda url: print(f"kvsfs serve: listening on {url}", flush=True))
-    except CommandError as error:
-        print(f"kvsfs serve: {error}", file=sys.stderr)
-        raise typer.Exit(error.exit_code) from error
+    options = Options(
+        folder=data or _default_folder(),
+        host=host,
+        port=port,
+        tokens=[*(token or []), *_tokens_from_environment()],
+        latency=_seconds(latency),
+        request_log=request_log,
+        verbose=verbose,
+        exit_with_parent=exit_with_parent,
+    )
+    run(options, lambda url: print(f"kvsfs serve: listening on {url}", flush=True))
 
 
 def _default_folder() -> str:

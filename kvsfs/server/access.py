@@ -1,69 +1,23 @@
-"""Who asks, and what they may do: tokens, users, owners, signatures, general access."""
+"""Who may do what: owners, signatures, general access."""
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from kvsfs.errors import CommandError, ExitCode
 from kvsfs.server.answers import ApiError, store_not_found
-from kvsfs.server.index import now_ms
+from kvsfs.server.moments import now_ms
 from kvsfs.server.storage import Storage
+from kvsfs.server.users import DEFAULT_USERNAME, Tokens
 from kvsfs.signatures import verify_record, verify_storage
 from kvsfs.types import StoreInfo
 
-DEFAULT_USERNAME = "local"
-"""The user of a token without a name, and of everyone when there is no token: so that a folder filled before
-the first token was given keeps its owner."""
-
-USERNAME = re.compile(r"[A-Za-z0-9._-]{1,63}")
-
-
 Verify = Callable[[StoreInfo, str], bool]
 """Whether a signature opens something of a store."""
-
-
-class Tokens:
-    """Which token belongs to which user. Holds hashes only, and compares those: no timing tells a token."""
-
-    def __init__(self, usernames: Mapping[str, str]) -> None:
-        self._users = {_digest(token): username for token, username in usernames.items()}
-
-    @classmethod
-    def parse(cls, specifications: Iterable[str]) -> Tokens:
-        """Read `TOKEN` or `TOKEN=USERNAME`. Raises CommandError, without the token."""
-        usernames: dict[str, str] = {}
-        for specification in specifications:
-            token, separator, username = specification.partition("=")
-            username = username if separator else DEFAULT_USERNAME
-            if not token or not token.isascii() or not token.isprintable() or " " in token:
-                raise CommandError(
-                    ExitCode.USAGE, "a token is empty or holds a space or an unprintable character"
-                )
-            if not USERNAME.fullmatch(username):
-                raise CommandError(
-                    ExitCode.USAGE, "a user name after TOKEN= may hold letters, digits, . _ and - only"
-                )
-            if usernames.setdefault(token, username) != username:
-                raise CommandError(ExitCode.USAGE, "the same token is given to two users")
-        return cls(usernames)
-
-    def __bool__(self) -> bool:
-        return bool(self._users)
-
-    def username(self, token: str) -> str | None:
-        """Give the owner of a token."""
-        return self._users.get(_digest(token))
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kvsfs.server import answers
-from kvsfs.server.access import Gate, Tokens
+from kvsfs.server.access import Gate
 from kvsfs.server.records import MAX_RECORD_BYTES, Records
 from kvsfs.server.storage import Storage
 from kvsfs.server.stores import Stores
+from kvsfs.server.users import Tokens
 
 Handler = Callable[[Request], Awaitable[Response]]
 

@@ -6,27 +6,20 @@ some 20 µs; a page of 1,000 keys 1 ms). Writes return futures of `database.Writ
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import sqlite3
-import string
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kvsfs.server.database import Writer, connect
+from kvsfs.server.moments import from_ms, now_ms, to_ms
 from kvsfs.server.storage import NameTaken, RecordEntry, StoreField, StoreGone
+from kvsfs.server.users import ALPHANUMERIC, ID_LENGTH, user_id
 from kvsfs.signatures import new_signing_key
 from kvsfs.types import StoreInfo, StoreStats
-
-ALPHANUMERIC = string.ascii_letters + string.digits
-ID_LENGTH = 17
-"""Letters and digits of an ID, as in Apify's: 101 bits."""
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 STORE_COLUMNS = (
     "id, username, name, title, general_access, signing_key, schema, created_at, modified_at, accessed_at,"
@@ -47,27 +40,6 @@ class Touches:
 def new_id() -> str:
     """Make an ID for a store: random, never used twice."""
     return "".join(secrets.choice(ALPHANUMERIC) for _ in range(ID_LENGTH))
-
-
-def user_id(username: str) -> str:
-    """Give the ID of a user: the same on every server for the same name, so it needs no table."""
-    digest = int.from_bytes(hashlib.sha256(b"user:" + username.encode()).digest())
-    return "".join(ALPHANUMERIC[digest // 62**place % 62] for place in range(ID_LENGTH))
-
-
-def to_ms(moment: datetime) -> int:
-    """Milliseconds since 1970."""
-    return (moment - EPOCH) // timedelta(milliseconds=1)
-
-
-def from_ms(milliseconds: int) -> datetime:
-    """Inverse of `to_ms`."""
-    return EPOCH + timedelta(milliseconds=milliseconds)
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970, now."""
-    return to_ms(datetime.now(UTC))
 
 
 class Index:

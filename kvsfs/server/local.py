@@ -23,7 +23,8 @@ from typing import TypeVar, TypeVarTuple, Unpack
 
 from kvsfs.errors import CommandError, ExitCode
 from kvsfs.server import database
-from kvsfs.server.index import Index, Touches, from_ms, now_ms
+from kvsfs.server.index import Index, Touches
+from kvsfs.server.moments import from_ms, now_ms
 from kvsfs.server.storage import RecordEntry, RecordReader, StoreField, StoreGone
 from kvsfs.server.values import Upload, ValueFile, Values
 from kvsfs.types import ContentEncoding, StoreInfo

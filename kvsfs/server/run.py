@@ -15,9 +15,9 @@ import uvicorn
 
 from kvsfs.errors import CommandError, ExitCode
 from kvsfs.server import app
-from kvsfs.server.access import Tokens
 from kvsfs.server.local import LocalStorage, open_storage
 from kvsfs.server.observing import Observed, Sink, access_log, request_log
+from kvsfs.server.users import Tokens
 
 CONNECTION_LIMIT = 500
 """Each may hold a socket and a file: together below the usual limit of 1024 descriptors."""
@@ -26,8 +26,8 @@ KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an idle connection (httpx 5 s, browsers 60 s): so it is they who close, and no
 request meets a connection that is just being closed."""
 
-GRACE_SECONDS = 10
-"""How long requests may go on after SIGTERM: a shutdown's usual patience is 90 s, a user's less."""
+GRACE_SECONDS = 8
+"""How long requests may go on after SIGTERM: less than the 10 s that a mount gives its server (spawn.py)."""
 
 BACKLOG = 128
 """Connections that the kernel accepts for us while we are busy."""
@@ -41,7 +41,7 @@ class Options:
     host: str
     port: int
     tokens: Sequence[str] = ()
-    """As `access.Tokens.parse` reads them."""
+    """As `users.Tokens.parse` reads them."""
     latency: float = 0.0
     """Seconds by which every answer is delayed."""
     request_log: str | None = None

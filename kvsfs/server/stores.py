@@ -20,8 +20,8 @@ from kvsfs.server.answers import (
     store_not_found,
     store_url,
 )
-from kvsfs.server.index import user_id
 from kvsfs.server.storage import NameTaken, Storage, StoreField
+from kvsfs.server.users import user_id
 from kvsfs.types import GeneralAccess
 
 MAX_PAGE = 1000

@@ -114,9 +114,8 @@ def test_stores_are_listed_by_creation(ann: httpx.Client) -> None:
 def test_keys_come_in_utf8_order_page_after_page(joe: httpx.Client, store: str) -> None:
     keys = ["a", "A", "_", "-", "!", "'", "(", ")", ".", "..", "0", "a.b", "a-b", "Z", "z" * 256, "ab", "a0"]
     for number, key in enumerate(keys):
-        assert joe.put(
-            f"{store}/records/{key}".replace("/..", "/%2E%2E").replace("/.", "/%2E"), content=b"x" * number
-        )
+        escaped = key.replace(".", "%2E")  # clients resolve "." and ".." in a path
+        assert joe.put(f"{store}/records/{escaped}", content=b"x" * number).status_code == 201
     found: list[dict[str, Any]] = []
     start: str | None = None
     for _ in range(len(keys)):

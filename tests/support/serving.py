@@ -19,7 +19,7 @@ READY_SECONDS = 20
 """It takes 0.3 s; on a machine that is busy with everything else, much longer."""
 
 STOP_SECONDS = 20
-"""Above the server's own grace of 10 s."""
+"""Above the server's own grace (run.GRACE_SECONDS)."""
 
 READY_LINE = "kvsfs serve: listening on "
 
@@ -80,17 +80,7 @@ def _logged(line: str) -> LoggedRequest:
 
 def serve_command(*arguments: str) -> list[str]:
     """Give the command line of `kvsfs serve` with arguments."""
-    return [*KVSFS, "serve", *arguments]
-
-
-KVSFS = [
-    sys.executable,
-    "-c",
-    (
-        "import typer; from kvsfs.cli.serve import serve; app = typer.Typer(name='kvsfs');"
-        " app.command('serve')(serve); app.callback()(lambda: None); app()"
-    ),
-]
+    return [sys.executable, "-m", "kvsfs", "serve", *arguments]
 
 
 @contextlib.contextmanager
