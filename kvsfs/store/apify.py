@@ -25,6 +25,7 @@ from kvsfs.store.parsing import (
     parse_key_page,
     parse_store,
     parse_store_list,
+    parse_validator,
 )
 from kvsfs.store.protocol import RecordBody, RecordStream
 from kvsfs.store.retry import Deadlines
@@ -248,8 +249,8 @@ class ApifyStore:
             content_type=content_type,
             content_encoding=content_encoding,
             length=body.length if content_encoding is None else None,
-            etag=answered.get("etag"),
-            last_modified=answered.get("last-modified"),
+            etag=parse_validator(answered.get("etag")),
+            last_modified=parse_validator(answered.get("last-modified")),
         )
 
     async def delete_record(self, key: RecordKey) -> None:
@@ -352,13 +353,12 @@ def _range_header(byte_range: ByteRange | None) -> dict[str, str]:
 
 
 def _condition(seen: RecordHead | None) -> dict[str, str]:
-    if seen is None:
+    # A weak ETag promises the same meaning, not the same bytes: `validator` leaves it out, and so do we.
+    if seen is None or seen.validator is None:
         return {}
-    if seen.etag is not None:
-        return {"If-None-Match": seen.etag}
-    if seen.last_modified is not None:
-        return {"If-Modified-Since": seen.last_modified}
-    return {}
+    if seen.validator == seen.etag:
+        return {"If-None-Match": seen.validator}
+    return {"If-Modified-Since": seen.validator}
 
 
 def _expiry_ms(expires_in: timedelta | None) -> int | None:

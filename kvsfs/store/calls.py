@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import httpx
 
@@ -80,9 +80,7 @@ class ApiClient:
     def __init__(self, base_url: str, token: str | None, *, deadlines: Deadlines, meter: StoreMeter) -> None:
         if token is not None and not (token and token.isascii() and token.isprintable()):
             raise NotAuthorized("the token holds characters that no token has: check where it comes from")
-        if urlsplit(base_url).scheme not in ("http", "https"):
-            raise RequestRefused("the API's URL must begin with https:// or http://")
-        self.base_url = base_url.rstrip("/")
+        self.base_url = _checked(base_url)
         self._token = token
         self._deadlines = deadlines
         self._meter = meter
@@ -222,6 +220,17 @@ class ApiClient:
 
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+
+def _checked(base_url: str) -> str:
+    try:
+        url = httpx.URL(base_url)
+        is_legal = url.scheme in ("http", "https") and bool(url.host) and not url.userinfo and not url.query
+    except httpx.InvalidURL:
+        is_legal = False
+    if not is_legal:
+        raise RequestRefused("the API's URL must read https://HOST or http://HOST, with :PORT if need be")
+    return base_url.rstrip("/")
 
 
 def _next_hop(call: Call, answer: Answer) -> httpx.URL:

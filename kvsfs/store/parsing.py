@@ -85,8 +85,8 @@ def parse_head(headers: Mapping[str, str]) -> RecordHead:
         content_type=headers.get("content-type") or DEFAULT_CONTENT_TYPE,
         content_encoding=encoding,
         length=_content_length(headers) if encoding is None else None,
-        etag=headers.get("etag"),
-        last_modified=headers.get("last-modified"),
+        etag=parse_validator(headers.get("etag")),
+        last_modified=parse_validator(headers.get("last-modified")),
         accepts_ranges=headers.get("accept-ranges", "").strip().lower() == "bytes",
     )
 
@@ -112,6 +112,11 @@ def parse_content_range(headers: Mapping[str, str]) -> tuple[int, int, int | Non
     if start >= stop or (length is not None and stop > length):
         raise ProtocolViolation("a partial answer names a part that cannot be")
     return start, stop, length
+
+
+def parse_validator(value: str | None) -> str | None:
+    """Give an ETag or a date that can be sent back in a header; None when there is none such."""
+    return value if value and value.isascii() and value.isprintable() else None
 
 
 def _content_length(headers: Mapping[str, str]) -> int | None:

@@ -115,7 +115,10 @@ TRANSIENT: dict[str, Step] = {
 
 @pytest.mark.parametrize("fault", sorted(TRANSIENT))
 def test_transient_faults_are_tried_again(fault: str) -> None:
-    keys, outcome = call(list_keys, TRANSIENT[fault], TRANSIENT[fault], answering(200, PAGE))
+    patient = Deadlines(connect=2, stall=0.4, total=10)
+    keys, outcome = call(
+        list_keys, TRANSIENT[fault], TRANSIENT[fault], answering(200, PAGE), deadlines=patient
+    )
     traffic = outcome.meter.snapshot()
     assert keys == ["a"]
     assert len(outcome.server.exchanges) == 3
@@ -342,7 +345,7 @@ def test_ranges_that_are_not_what_was_asked(step: Step, expected: type[errors.St
     ("seen", "header", "value"),
     [
         (RecordHead("t", etag='"1"', last_modified="Mon"), "if-none-match", '"1"'),
-        (RecordHead("t", etag='W/"1"'), "if-none-match", 'W/"1"'),
+        (RecordHead("t", etag='W/"1"', last_modified="Mon"), "if-modified-since", "Mon"),
         (
             RecordHead("t", last_modified="Mon, 01 Jan 2024 00:00:00 GMT"),
             "if-modified-since",
@@ -358,6 +361,18 @@ def test_conditional_reads(seen: RecordHead, header: str, value: str) -> None:
     result, outcome = call(unchanged, answering(304))
     assert result is True
     assert outcome.server.exchanges[0].headers[header].startswith(value)
+
+
+@pytest.mark.parametrize("etag", ['W/"weak"', '"\xe9"'])
+def test_a_validator_that_proves_nothing_is_not_sent(etag: str) -> None:
+    async def twice(store: ApifyStore) -> bool:
+        head = await store.head_record(KEY)
+        async with store.get_record(KEY, if_none_match=head) as stream:
+            return stream is not None
+
+    result, outcome = call(twice, answering(200, b"content", headers={"ETag": etag}))
+    assert result is True
+    assert "if-none-match" not in outcome.server.exchanges[1].headers
 
 
 # Redirects
@@ -595,6 +610,24 @@ def test_a_token_that_cannot_be_one(token: str) -> None:
     with pytest.raises(errors.NotAuthorized) as caught:
         ApifyStoreCollection("http://127.0.0.1:9", token=token)
     assert not token or token not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.apify.com",
+        "ftp://host",
+        "http://",
+        "http://host:port",
+        "https://user:p4ss@host",
+        "https://h?a=b",
+    ],
+)
+def test_a_url_that_is_none(url: str) -> None:
+    with pytest.raises(errors.RequestRefused, match="https://HOST") as caught:
+        ApifyStoreCollection(url)
+    assert "p4ss" not in str(caught.value)
 
 
 def test_the_token_is_in_no_repr() -> None:

@@ -102,7 +102,7 @@ def answering(
         fields = {"Content-Length": str(length), "Content-Type": "text/plain", **(headers or {})}
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         body = b"" if exchange.method == "HEAD" or status in (204, 304) else content
-        await exchange.stream.send_all(f"HTTP/1.1 {status} Status\r\n{lines}\r\n".encode() + body)
+        await exchange.stream.send_all(f"HTTP/1.1 {status} Status\r\n{lines}\r\n".encode("latin-1") + body)
         if claimed is not None and claimed > len(content):
             await exchange.stream.send_eof()
 
