@@ -19,7 +19,7 @@ DEFAULT_PORT = 8765
 def serve(
     data: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Where records are kept. [default: ~/.local/share/kvsfs]"),
+        typer.Option(metavar="DIR", help="Where records are kept.", show_default="~/.local/share/kvsfs"),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[

@@ -11,7 +11,6 @@ serve one folder.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import sqlite3
@@ -185,9 +184,7 @@ class LocalStorage:
                     pieces, gathered = [], 0
             return await self._in_thread(publish, pieces)
         except BaseException:
-            # No await: this may be a cancellation while a thread still writes. It waits for that thread.
-            with contextlib.suppress(RuntimeError):  # closed by now: the collector will remove it
-                self._threads.submit(upload.discard)
+            self._discard(upload)
             raise
 
     async def delete_record(self, store_id: str, key: str) -> None:
@@ -212,6 +209,13 @@ class LocalStorage:
         removed = self._values.collect(lambda files: self._index.unknown_files(files).result())
         if removed:
             logger.info("removed %d value files that no record names", removed)
+
+    def _discard(self, upload: Upload) -> None:
+        """Remove what was received. No await: this may be a cancellation, while a thread still writes."""
+        try:
+            self._threads.submit(upload.discard)
+        except RuntimeError:  # the threads are closed: the server stops, and the event loop may wait
+            upload.discard()
 
     def _enter(self, store_id: str, entry: RecordEntry, upload: Upload) -> None:
         try:

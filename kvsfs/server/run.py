@@ -51,6 +51,7 @@ class Options:
 
 def run(options: Options, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. `on_ready` gets the URL when it answers. Raises CommandError."""
+    os.umask(0o077)  # the index holds the keys that sign URLs; the folder may be one that others can enter
     tokens = Tokens.parse(options.tokens)
     sinks = _sinks(options)
     with _listen(options.host, options.port, anyone=not tokens) as listener:

@@ -113,6 +113,7 @@ def test_an_upload_that_breaks_off_leaves_the_old_record(tmp_path: Path) -> None
                 head = f"PUT {store}/records/a HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode()
                 connection.sendall(head + framing + bytes(2 * MIB))
         wait_for(lambda: len(server.requests()) == before + 2)
+        assert [request.status for request in server.requests()[before:]] == [400, 400]
         wait_for(lambda: len(value_files(data)) == 1)
         assert client.get(f"{store}/records/a").content == b"old"
         assert client.get(store).json()["data"]["stats"]["writeCount"] == 1
@@ -244,6 +245,32 @@ def test_signals_stop_it_with_connections_open(tmp_path: Path, number: signal.Si
         new_store(client)
         server.process.send_signal(number)
         assert server.process.wait(STOP_SECONDS) == 0
+
+
+def test_a_stop_waits_for_nobody_for_ever(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running_server(data) as server, connected(server) as client:
+        store = new_store(client)
+        client.put(f"{store}/records/a", content=bytes(30 * MIB))
+        address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        with socket.create_connection(address) as reader, socket.create_connection(address) as writer:
+            reader.sendall(f"GET {store}/records/a HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert reader.recv(100)  # and no more
+            head = f"PUT {store}/records/b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
+            writer.sendall(head.encode() + bytes(2 * MIB))
+            wait_for(lambda: len(value_files(data)) == 2)
+            assert server.stop() == 0
+        assert len(value_files(data)) == 1
+
+
+def test_others_on_the_machine_cannot_read_the_data(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    with running_server(data) as server, connected(server) as client:
+        client.put(f"{new_store(client)}/records/a", content=b"x")
+        modes = [path.stat().st_mode & 0o077 for path in data.rglob("*")]
+    assert len(modes) >= 4
+    assert set(modes) == {0}
 
 
 def test_it_ends_when_its_parent_does(tmp_path: Path) -> None:
