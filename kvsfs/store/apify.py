@@ -13,14 +13,12 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from kvsfs.errors import ProtocolViolation, RecordNotFound, RequestRefused, StoreNotFound
+from kvsfs.errors import RecordNotFound, RequestRefused, StoreNotFound
 from kvsfs.metrics import StoreMeter
 from kvsfs.signatures import sign_record, sign_storage
 from kvsfs.store.calls import ApiClient, Call, query_string
-from kvsfs.store.decoding import decoded
 from kvsfs.store.paging import KeyIterator
 from kvsfs.store.parsing import (
-    parse_content_range,
     parse_head,
     parse_key_page,
     parse_store,
@@ -28,8 +26,8 @@ from kvsfs.store.parsing import (
     parse_validator,
 )
 from kvsfs.store.protocol import RecordBody, RecordStream
+from kvsfs.store.reading import ApifyRecordStream, condition, range_header
 from kvsfs.store.retry import Deadlines
-from kvsfs.store.transport import Answer
 from kvsfs.types import (
     ByteRange,
     ContentEncoding,
@@ -213,7 +211,7 @@ class ApifyStore:
         call = replace(
             self._record_call("get_record", "GET", key),
             query={"attachment": True},  # without it the API may alter HTML
-            headers=_range_header(byte_range) | _condition(if_none_match),
+            headers=range_header(byte_range) | condition(if_none_match),
             accepted=frozenset({200, 206, 304}),
             follows_redirects=True,
         )
@@ -310,55 +308,6 @@ class ApifyStore:
             subject=f"record {key}",
             missing=RecordNotFound,
         )
-
-
-class ApifyRecordStream:
-    """A record's answer, its encoding undone."""
-
-    def __init__(self, answer: Answer, byte_range: ByteRange | None) -> None:
-        """Raise ProtocolViolation when the answer is not the part that was asked for."""
-        head = parse_head(answer.headers)
-        self.start = 0
-        if answer.status == HTTPStatus.PARTIAL_CONTENT:
-            self.start, head = _part(answer, head, byte_range)
-        self.head = head
-        self._pieces = decoded(answer, head.content_encoding)
-
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Give the bytes from `start`. There is one body: a second call goes on where the first stopped."""
-        return self._pieces
-
-    async def aclose(self) -> None:
-        """End the decoding; whoever opened the answer closes it."""
-        await self._pieces.aclose()
-
-
-def _part(answer: Answer, head: RecordHead, wanted: ByteRange | None) -> tuple[int, RecordHead]:
-    start, _stop, whole = parse_content_range(answer.headers)
-    if wanted is None or start != wanted.start:
-        raise ProtocolViolation("the answer is a part of the record that was not asked for")
-    if head.content_encoding is not None:
-        raise ProtocolViolation("the answer is a part of an encoded record, which cannot be decoded")
-    return start, replace(head, length=whole, accepts_ranges=True)
-
-
-def _range_header(byte_range: ByteRange | None) -> dict[str, str]:
-    if byte_range is None:
-        return {}
-    if byte_range.start < 0 or (byte_range.stop is not None and byte_range.stop <= byte_range.start):
-        raise ValueError(f"a range of no bytes: {byte_range}")
-    last = "" if byte_range.stop is None else byte_range.stop - 1
-    # Offsets of an encoded body would not be those of the record.
-    return {"Range": f"bytes={byte_range.start}-{last}", "Accept-Encoding": "identity"}
-
-
-def _condition(seen: RecordHead | None) -> dict[str, str]:
-    # A weak ETag promises the same meaning, not the same bytes: `validator` leaves it out, and so do we.
-    if seen is None or seen.validator is None:
-        return {}
-    if seen.validator == seen.etag:
-        return {"If-None-Match": seen.validator}
-    return {"If-Modified-Since": seen.validator}
 
 
 def _expiry_ms(expires_in: timedelta | None) -> int | None:

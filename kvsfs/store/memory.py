@@ -349,6 +349,8 @@ class MemoryRecordStream:
         self.head = record.head
         self.start = 0
         stop: int | None = None
+        if byte_range is not None and byte_range.stop is not None and byte_range.stop <= byte_range.start:
+            raise ValueError(f"a range of no bytes: {byte_range}")  # as over HTTP, which cannot ask for it
         if byte_range is not None and record.head.content_encoding is None:
             self.start, stop = byte_range.start, byte_range.stop
             if self.start >= len(record.stored):

@@ -371,6 +371,8 @@ def test_ranges(subject: Subject) -> None:
         with pytest.raises(errors.RequestRefused) as caught:
             await read(store, "record", ByteRange(len(content)))
         assert caught.value.status == 416
+        with pytest.raises(ValueError, match="no bytes"):
+            await read(store, "record", ByteRange(3, 3))
 
     subject.run(test)
 

@@ -330,6 +330,8 @@ def test_ranges() -> None:
     [
         (answering(206, b"01", headers={"Content-Range": "bytes 0-1/10"}), errors.ProtocolViolation),
         (answering(206, b"23"), errors.ProtocolViolation),
+        (answering(206, b"2", headers={"Content-Range": "bytes 2-2/10"}), errors.ProtocolViolation),
+        (answering(206, b"234", headers={"Content-Range": "bytes 2-4/10"}), errors.ProtocolViolation),
         (
             answering(206, b"23", headers={"Content-Range": "bytes 2-3/9", "Content-Encoding": "gzip"}),
             errors.ProtocolViolation,
