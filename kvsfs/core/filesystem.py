@@ -144,7 +144,9 @@ class FileSystem:
             if not entries:
                 break
             places = enumerate(entries, start + 1)
-            found = [(handle.folder.name_of(e), e, place) for place, e in places if not e.removed]
+            found = [
+                (handle.folder.name_of(e), e, place) for place, e in places if e.parent is handle.folder
+            ]
             start += len(entries)
         return found
 

@@ -70,11 +70,11 @@ class FolderHandle:
         self.order, self.listing, self.arrived, self.finished = [], listing, 0, False
 
     def take_arrivals(self) -> None:
-        """Go on with what the pass has found meanwhile, but for what was removed again."""
+        """Go on with what the pass has found meanwhile, but for what was removed or moved elsewhere since."""
         assert self.listing is not None
         new = self.listing.arrivals[self.arrived :]
         self.arrived += len(new)
-        self.order += [inode for inode in new if not inode.removed]
+        self.order += [inode for inode in new if inode.parent is self.folder]
 
     def finish(self, folder: Folder) -> None:
         """End with what is known beside the pass: made here, and not seen by it."""
