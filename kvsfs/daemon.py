@@ -29,6 +29,7 @@ from kvsfs.fuse.session import MountOptions, Session, attributes_changed, check_
 from kvsfs.server.spawn import local_server
 from kvsfs.store.apify import ApifyStoreCollection
 from kvsfs.store.protocol import Store
+from kvsfs.store.retry import Deadlines
 from kvsfs.store.sources import LocalSource, RemoteSource, parse_source
 from kvsfs.types import StoreInfo
 
@@ -77,8 +78,8 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
         )
         presence = await _serve(filesystem, settings, ready)
         left = await _drain(filesystem)
-        presence.end(left)
         background.cancel_scope.cancel()
+    presence.end(left)
     return ExitCode.NOT_ALL_UPLOADED if left else ExitCode.OK
 
 
@@ -124,11 +125,12 @@ async def _drain(filesystem: FileSystem) -> list[str]:
 @asynccontextmanager
 async def _opened(settings: MountConfig) -> AsyncIterator[_Mounted]:
     source = parse_source(settings.source)
+    deadlines = Deadlines() if settings.timeout is None else Deadlines.within(settings.timeout)
     if isinstance(source, LocalSource):
         folder = config.local_data_folder()
         async with (
             local_server(folder) as server,
-            ApifyStoreCollection(server.url, token=server.token) as stores,
+            ApifyStoreCollection(server.url, token=server.token, deadlines=deadlines) as stores,
         ):
             with _explained(server.url):
                 info = await stores.get_or_create(source.name)
@@ -136,7 +138,7 @@ async def _opened(settings: MountConfig) -> AsyncIterator[_Mounted]:
         return
     token = config.find_token(settings.token_file)
     with _explained(settings.api_url):
-        stores = ApifyStoreCollection(settings.api_url, token=token)
+        stores = ApifyStoreCollection(settings.api_url, token=token, deadlines=deadlines)
     async with stores:
         with _explained(settings.api_url):
             info = await _require(stores, source, has_token=token is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import subprocess
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 import trio
 
 from kvsfs.errors import CommandError, ExitCode
+
+log = logging.getLogger(__name__)
 
 START_SECONDS = 30.0
 """A cold start takes under a second; a disk under heavy load many times that."""
@@ -42,42 +45,69 @@ async def local_server(data_folder: str) -> AsyncIterator[LocalServer]:
         [sys.executable, "-m", "kvsfs", "serve", "--data", data_folder, "--port", "0", "--exit-with-parent"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,  # never ours: it would hold a terminal or pipe open that we have let go of
         env={**_without_token(), "KVSFS_SERVE_TOKENS": f"{token}=local"},
         start_new_session=True,
     )
+    words = _Words()
     try:
-        yield LocalServer(await _read_url(process), token)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(words.log, process)  # ends with the child's stderr
+            try:
+                yield LocalServer(await _read_url(process, words), token)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await _end(process)
     finally:
-        with trio.CancelScope(shield=True):
-            await _stop(process)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                await trio.aclose_forcefully(pipe)
+
+
+class _Words:
+    """What the child says on stderr: logged, and the last line kept to tell why it did not start."""
+
+    def __init__(self) -> None:
+        self.last = "it gave no reason"
+        self.level = logging.DEBUG
+        """Before it listens its last line is the caller's error; from then on it is news."""
+        self.ended = trio.Event()
+
+    async def log(self, process: trio.Process) -> None:
+        assert process.stderr is not None
+        rest = b""
+        async for received in process.stderr:
+            *lines, rest = (rest + received).split(b"\n")
+            for line in lines:
+                self.last = line.decode(errors="replace").removeprefix("kvsfs: ")
+                log.log(self.level, "the embedded server says: %s", self.last)
+        self.ended.set()
 
 
 def _without_token() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "APIFY_TOKEN"}
 
 
-async def _read_url(process: trio.Process) -> str:
+async def _read_url(process: trio.Process, words: _Words) -> str:
     assert process.stdout is not None
     line = b""
-    with trio.move_on_after(START_SECONDS):
-        while not line.endswith(b"\n"):
-            received = await process.stdout.receive_some()
-            if not received:
-                break
+    with trio.move_on_after(START_SECONDS) as scope:
+        while not line.endswith(b"\n") and (received := await process.stdout.receive_some()):
             line += received
+        if not line:
+            await words.ended.wait()
     _, _, url = line.decode().strip().rpartition(" ")
     if not url.startswith("http"):
-        raise CommandError(ExitCode.UNREACHABLE, "the embedded server did not start: its own words are above")
+        reason = f"not within {START_SECONDS:g} s" if scope.cancelled_caught else words.last
+        raise CommandError(ExitCode.UNREACHABLE, f"the embedded server did not start: {reason}")
+    words.level = logging.WARNING
     return url
 
 
-async def _stop(process: trio.Process) -> None:
+async def _end(process: trio.Process) -> None:
     process.terminate()
     with trio.move_on_after(STOP_SECONDS):
         await process.wait()
     if process.returncode is None:
         process.kill()
         await process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            await pipe.aclose()
