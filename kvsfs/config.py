@@ -41,6 +41,8 @@ class MountConfig:
     gid: int | None = None
     file_mode: int = 0o644
     dir_mode: int = 0o755
+    timeout: float | None = None
+    """How long a request to the store may take, retries included; None: the client's own default."""
 
 
 def api_url_from_environment() -> str:

@@ -12,7 +12,7 @@ import trio
 import typer
 
 from kvsfs import config, logs
-from kvsfs.cli.mount_options import Words, parse_words
+from kvsfs.cli.mount_options import Words, parse_words, seconds
 from kvsfs.config import MountConfig
 from kvsfs.errors import CommandError, ExitCode
 
@@ -46,6 +46,13 @@ def mount(
             metavar="FILE", help="File that holds the token. [default: APIFY_TOKEN, ~/.apify/auth.json]"
         ),
     ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="What a request to the store may take, with its retries; large uploads get more. [default: 30s]",
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -63,6 +70,7 @@ def mount(
         gid=words.number("gid"),
         file_mode=words.mode("file-mode", 0o644),
         dir_mode=words.mode("dir-mode", 0o755),
+        timeout=seconds("--timeout", timeout) or words.duration("timeout"),
     )
     if ready_fd is None and not foreground:
         _mount_in_background(settings, words)
@@ -119,6 +127,8 @@ def _arguments(settings: MountConfig, words: Words) -> list[str]:
             arguments += [flag, value]
     if settings.read_only:
         arguments.append("--read-only")
+    if settings.timeout is not None:
+        arguments += ["--timeout", f"{settings.timeout}s"]
     if words.given:
         arguments += ["-o", ",".join(words.given)]
     return [*arguments, "--", settings.source, settings.mount_point]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kvsfs.config import parse_duration
 from kvsfs.errors import CommandError, ExitCode
 
 _FLAGS = {"ro", "allow-other"}
-_VALUES = {"api-url", "token-file", "cache-dir", "uid", "gid", "file-mode", "dir-mode"}
+_VALUES = {"api-url", "token-file", "cache-dir", "uid", "gid", "file-mode", "dir-mode", "timeout"}
 
 _FOR_OTHERS = {
     "_netdev", "nofail", "noauto", "auto", "user", "nouser", "users", "owner", "group", "defaults", "rw",
@@ -36,6 +37,10 @@ class Words:
         """Give a word's value as a decimal number."""
         return self._integer(name, 10)
 
+    def duration(self, name: str) -> float | None:
+        """Give a word's value as seconds."""
+        return seconds(f"-o {name}", self.values.get(name))
+
     def mode(self, name: str, default: int) -> int:
         """Give a word's value as an octal mode."""
         mode = self._integer(name, 8)
@@ -47,6 +52,19 @@ class Words:
             return None if value is None else int(value, base)
         except ValueError:
             raise CommandError(ExitCode.USAGE, f"-o {name}={value}: not a number of base {base}") from None
+
+
+def seconds(option: str, value: str | None) -> float | None:
+    """Read an option's duration, which must not be 0. Raises CommandError."""
+    if value is None:
+        return None
+    try:
+        duration = parse_duration(value)
+    except ValueError as error:
+        raise CommandError(ExitCode.USAGE, f"{option}: {error}") from None
+    if not duration:
+        raise CommandError(ExitCode.USAGE, f"{option}: no time at all is too short")
+    return duration
 
 
 def parse_words(options: list[str]) -> Words:

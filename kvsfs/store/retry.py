@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import trio
 
@@ -44,6 +44,12 @@ class Deadlines:
     connect: float = 10.0
     stall: float = 20.0
     total: float = 30.0
+
+    @classmethod
+    def within(cls, total: float) -> Self:
+        """Give deadlines that keep this total; the others shrink with it where they would be longer."""
+        usual = cls()
+        return cls(min(usual.connect, total), min(usual.stall, total), total)
 
 
 class Transient(Exception):
