@@ -144,9 +144,7 @@ class FileSystem:
             if not entries:
                 break
             places = enumerate(entries, start + 1)
-            found = [
-                (handle.folder.name_of(e), e, place) for place, e in places if e.parent is handle.folder
-            ]
+            found = [(handle.folder.name_of(e), e, place) for place, e in places if e.parent is handle.folder]
             start += len(entries)
         return found
 
