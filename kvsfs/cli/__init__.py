@@ -13,6 +13,8 @@ app = typer.Typer(
     name="kvsfs",
     help="Mount an Apify key-value store as a folder.",
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # "[name]" and "[default: …]" would be taken for markup and vanish
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -18,7 +18,7 @@ from kvsfs.errors import CommandError, ExitCode
 
 
 def mount(
-    source: Annotated[str, typer.Argument(help="A store's ID, ~name, user/name, or local:[name].")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A store's ID, ~name, user/name, or local:[name].")],
     mount_point: Annotated[str, typer.Argument(metavar="MOUNTPOINT", help="An empty folder.")],
     foreground: Annotated[
         bool, typer.Option("-f", "--foreground", help="Stay in the foreground, log to the terminal.")
