@@ -6,6 +6,10 @@ Deterministic, nothing expires, nothing is limited. What tests may turn:
     validators          off: no ETag and no Last-Modified, as the API may answer
     before              awaited at the start of each operation with its name and key: to hold it, delay it or
                         make it fail; what it raises is what the operation raises
+    after               awaited when an operation on one store has done its work, before it answers: an answer
+                        that is late, or lost
+    piece               awaited with key and offset before each piece of a record's body: a slow body, or one
+                        that breaks off
     calls               how often each operation was called, by the name of its method
 """
 
@@ -43,6 +47,7 @@ from kvsfs.types import (
 )
 
 Before: TypeAlias = Callable[[str, RecordKey | None], Awaitable[None]]
+Piece: TypeAlias = Callable[[RecordKey, int], Awaitable[None]]
 
 PAGE_SIZE = 1000
 """Keys: the API's maximum."""
@@ -76,12 +81,16 @@ class MemoryStoreCollection:
         page_size: int = PAGE_SIZE,
         validators: bool = True,
         before: Before | None = None,
+        after: Before | None = None,
+        piece: Piece | None = None,
         username: str = "memory",
         authorized: bool = True,
     ) -> None:
         self.page_size = page_size
         self.validators = validators
         self.before = before
+        self.after = after
+        self.piece = piece
         self.authorized = authorized
         self.calls: Counter[str] = Counter()
         self._username = username
@@ -126,6 +135,11 @@ class MemoryStoreCollection:
             await self.before(operation, key)
         if not self.authorized:
             raise NotAuthorized(f"{operation}: the token is not known (401; check the token)", status=401)
+
+    async def leave(self, operation: str, key: RecordKey | None = None) -> None:
+        """End an operation: its work is done, the test may keep the answer."""
+        if self.after is not None:
+            await self.after(operation, key)
 
     def find(self, safe_id: str) -> _Contents | None:
         """Find a store by ID, `~name` or `username~name`."""
@@ -217,11 +231,13 @@ class MemoryStore:
         )
         page = keys[: min(limit or PAGE_SIZE, self._collection.page_size)]
         is_truncated = len(page) < len(keys)
-        return KeyPage(
+        answer = KeyPage(
             items=tuple(KeyEntry(key, len(records[key].stored)) for key in page),
             is_truncated=is_truncated,
             next_exclusive_start_key=page[-1] if is_truncated else None,
         )
+        await self._collection.leave("list_keys")
+        return answer
 
     def iter_keys(
         self, *, prefix: str | None = None, collection: str | None = None, page_size: int | None = None
@@ -244,6 +260,7 @@ class MemoryStore:
         """Give the record's headers; None when it is not there."""
         await self._collection.enter("head_record", key)
         record = self._record(key)
+        await self._collection.leave("head_record", key)
         return record.head if record else None
 
     @asynccontextmanager
@@ -255,11 +272,12 @@ class MemoryStore:
         record = self._record(key)
         if record is None:
             raise RecordNotFound(f"record {key}: Record was not found (404)", status=404)
+        await self._collection.leave("get_record", key)
         seen = if_none_match.validator if if_none_match else None
         if seen is not None and seen == record.head.validator:
             yield None
             return
-        async with aclosing(MemoryRecordStream(record, byte_range)) as stream:
+        async with aclosing(MemoryRecordStream(record, byte_range, self._piece_of(key))) as stream:
             yield stream
 
     async def set_record(
@@ -280,6 +298,7 @@ class MemoryStore:
         contents = self._contents()  # it may have been deleted while the body was read
         contents.records[key] = record
         contents.info = replace(contents.info, modified_at=self._collection.now())
+        await self._collection.leave("set_record", key)
         return replace(record.head, accepts_ranges=False)
 
     async def delete_record(self, key: RecordKey) -> None:
@@ -288,6 +307,7 @@ class MemoryStore:
         contents = self._collection.find(self._safe_id)
         if contents is not None:
             contents.records.pop(key, None)
+        await self._collection.leave("delete_record", key)
 
     async def record_public_url(self, key: RecordKey) -> str:
         """Give a URL that names the record; nothing answers there."""
@@ -319,6 +339,13 @@ class MemoryStore:
         spelled = urlencode({name: value for name, value in query.items() if value is not None})
         return f"{_URL}/v2/key-value-stores/{info.id}/keys?{spelled}"
 
+    def _piece_of(self, key: RecordKey) -> Callable[[int], Awaitable[None]]:
+        async def piece(offset: int) -> None:
+            if self._collection.piece is not None:
+                await self._collection.piece(key, offset)
+
+        return piece
+
     def _contents(self) -> _Contents:
         contents = self._collection.find(self._safe_id)
         if contents is None:
@@ -345,7 +372,9 @@ class MemoryStore:
 class MemoryRecordStream:
     """A record being read, as it was when the reading began."""
 
-    def __init__(self, record: _Record, byte_range: ByteRange | None) -> None:
+    def __init__(
+        self, record: _Record, byte_range: ByteRange | None, piece: Callable[[int], Awaitable[None]]
+    ) -> None:
         self.head = record.head
         self.start = 0
         stop: int | None = None
@@ -355,7 +384,9 @@ class MemoryRecordStream:
             self.start, stop = byte_range.start, byte_range.stop
             if self.start >= len(record.stored):
                 raise RequestRefused("the range begins behind the record's end (416)", status=416)
-        self._pieces = decoded(_Chunks(record.stored[self.start : stop]), record.head.content_encoding)
+        self._pieces = decoded(
+            _Chunks(record.stored[self.start : stop], self.start, piece), record.head.content_encoding
+        )
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Give the bytes from `start`. There is one body: a second call goes on where the first stopped."""
@@ -367,14 +398,17 @@ class MemoryRecordStream:
 
 
 class _Chunks:
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, start: int, piece: Callable[[int], Awaitable[None]]) -> None:
         self._file = io.BytesIO(content)
+        self._start = start
+        self._piece = piece
 
     def __aiter__(self) -> _Chunks:
         return self
 
     async def __anext__(self) -> bytes:
         await trio.lowlevel.checkpoint()
+        await self._piece(self._start + self._file.tell())
         chunk = self._file.read(_CHUNK)
         if not chunk:
             raise StopAsyncIteration
