@@ -8,6 +8,8 @@ from typing import TypeVarTuple
 
 import trio
 
+from kvsfs.errors import KvsfsError
+
 log = logging.getLogger(__name__)
 
 Args = TypeVarTuple("Args")
@@ -39,6 +41,8 @@ class Background:
     async def _guard(self, function: Callable[[*Args], Awaitable[object]], args: tuple[*Args]) -> None:
         try:
             await function(*args)
+        except KvsfsError as error:
+            log.error("in the background: %s", error)  # noqa: TRY400 - one line: no bug of ours
         except Exception:
             log.exception("a background task failed")
         finally:

@@ -140,7 +140,12 @@ class Content:
             if self._frozen is not self.blob:
                 return
             shared, copy = self.blob, self._blobs.create()
-            await trio.to_thread.run_sync(shared.copy_to, copy)
+            try:
+                await trio.to_thread.run_sync(shared.copy_to, copy)
+            except BaseException:
+                copy.release()
+                copy.remove()
+                raise
             # `shared` stays acquired by `frozen`; our own use of it moves to the copy.
             self.blob, self.fetch = copy, None
             shared.release()

@@ -34,6 +34,8 @@ class _Stream:
     answered: bool = False
     arrived: int = 0
     failure: Exception | None = None
+    waiting: int = 0
+    """Readers that wait for its bytes."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     def reaches(self, offset: int) -> bool:
@@ -92,7 +94,14 @@ class Fetch:
         self._wanted = max(self._wanted, stop)
         while (gap := self.blob.present.gap(start, min(stop, self.limit))) is not None:
             stream = next((s for s in self._streams if s.reaches(gap[0])), None) or self._start_range(gap[0])
-            await self._changed.wait()
+            if stream is None:
+                await self._changed.wait()
+                continue
+            stream.waiting += 1
+            try:
+                await self._changed.wait()
+            finally:
+                stream.waiting -= 1
             if stream.failure is not None:
                 resumable = isinstance(stream.failure, StoreUnreachable) and stream.arrived > 0
                 if not resumable:
@@ -119,11 +128,16 @@ class Fetch:
         """Whether missing bytes can be fetched later, and proven to be of the same version."""
         return self.head is not None and self.head.accepts_ranges and self.head.validator is not None
 
-    def _start_range(self, position: int) -> _Stream:
+    def _start_range(self, position: int) -> _Stream | None:
+        """Start a stream; None when there are too many already and each of them has a reader that waits."""
         if not self.resumable:
             raise RecordChanged(f"reading {self._key} broke off and cannot be resumed: open it again")
         if len(self._streams) >= MAX_STREAMS:
-            self._streams.pop(0).scope.cancel()
+            idle = next((stream for stream in self._streams if not stream.waiting), None)
+            if idle is None:
+                return None
+            self._streams.remove(idle)
+            idle.scope.cancel()
         stream = _Stream(position)
         self._streams.append(stream)
         self._nursery.start_soon(self._run_range, stream)

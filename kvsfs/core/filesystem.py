@@ -28,7 +28,7 @@ from kvsfs.core.records import Records
 from kvsfs.core.usage import Usage
 from kvsfs.core.versions import Versions
 from kvsfs.core.xattrs import Xattrs
-from kvsfs.errors import FileError, StoreTimeout
+from kvsfs.errors import FileError, RecordNotFound, StoreTimeout
 from kvsfs.store.protocol import Store
 from kvsfs.types import StoreInfo
 
@@ -178,14 +178,14 @@ class FileSystem:
         if fh is not None:
             handle = self._files.get(fh)
             await handle.content.truncate(size, file.key)
-            handle.mark_written()
-            file.touch()
+            self._written(handle)
             return
         content = await self._acquire(file, truncate=size == 0)
         try:
             await content.truncate(size, file.key)
+            self._versions.make_current(file, content)
             file.touch()
-            await self._upload(file)
+            await self._upload(file, content)
         finally:
             self._versions.release(file, content)
 
@@ -202,7 +202,11 @@ class FileSystem:
     # --- open files -------------------------------------------------------------------------------
 
     async def open(self, number: int, flags: int, pid: int) -> OpenFile:
-        """Open a file: validate what is cached, or start to fetch it; with O_TRUNC neither. ENOENT if gone."""
+        """Open a file: validate what is cached, or start to fetch it; with O_TRUNC neither.
+
+        ESTALE if no name leads to it any more: the kernel then looks the name up anew, and creates the file
+        where O_CREAT says so.
+        """
         file = self.inodes.file(number)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             self._require_writable()
@@ -211,9 +215,12 @@ class FileSystem:
         handle = FileHandle(file, content, flags, descriptors.thread_group(pid))
         file.handles += 1
         if truncate:
-            await content.truncate(0, file.key)
-            handle.mark_written()
-            file.touch()
+            try:
+                await content.truncate(0, file.key)
+            except BaseException:
+                self._close(handle)
+                raise
+            self._written(handle)
         keep_pages = file.kernel_content is content
         file.kernel_content = content
         return OpenFile(self._files.add(handle), keep_pages)
@@ -226,12 +233,13 @@ class FileSystem:
         folder = self.inodes.folder(parent)
         component = self._new_component(folder, name)
         key = names.encode(folder.path + component)
+        content = self._versions.empty()  # before the name is there: the disk may be full
         file = self.inodes.add_file(folder, component, key)
+        file.content = content
         file.mode = stat.S_IFREG | stat.S_IMODE(mode)
         file.changed_at = math.inf
         file.touch()
         file.atime_ns = file.mtime_ns
-        content = self._versions.acquire_empty(file)
         await content.truncate(0, key)
         handle = FileHandle(file, content, flags, descriptors.thread_group(pid))
         handle.mark_written()
@@ -250,27 +258,25 @@ class FileSystem:
             await handle.content.append(data, handle.file.key)
         else:
             await handle.content.write(data, offset, handle.file.key)
-        handle.mark_written()
-        handle.file.touch()
+        self._written(handle)
 
     async def flush(self, fh: int) -> None:
         """One descriptor was closed: upload, if it was the last one of the process that opened the handle."""
         handle = self._files.get(fh)
         if handle.dirty and not self._opener_goes_on(handle):
-            await self._upload(handle.file)
+            await self._upload(handle.file, handle.content)
 
     async def fsync(self, fh: int) -> None:
         """Upload what the handle's file has that the store has not."""
-        await self._upload(self._files.get(fh).file)
+        handle = self._files.get(fh)
+        await self._upload(handle.file, handle.content)
 
     async def release(self, fh: int) -> None:
         """Close a handle; what is still dirty is uploaded in the background. No checkpoint."""
         handle = self._files.remove(fh)
-        handle.file.handles -= 1
         if handle.dirty and not handle.file.removed:
-            self._background.start(self._records.upload, handle.file)
-        self._versions.release(handle.file, handle.content)
-        self.inodes.drop_unused(handle.file)
+            self._upload_later(handle.file, handle.content)
+        self._close(handle)
 
     # --- names that change ------------------------------------------------------------------------
 
@@ -336,28 +342,63 @@ class FileSystem:
     async def drain(self) -> None:
         """Upload all that is dirty, as the release of every handle would, and wait for what is under way."""
         await self._markers.settle()
-        for file in self._unstored():
-            self._background.start(self._records.upload, file)
+        for file, content in self._unstored():
+            self._upload_later(file, content)
         await self._background.idle()
 
     def set_aside(self) -> list[str]:
         """Keep what no store took in `not-uploaded/` of the cache folder; the paths. No checkpoint."""
-        contents = [file.content for file in self._unstored() if file.content is not None]
-        return [self._blobs.set_aside(content.blob) for content in contents]
+        return [self._blobs.set_aside(content.blob) for _, content in self._unstored()]
 
-    def _unstored(self) -> list[File]:
-        return [file for file in self.inodes.files() if file.dirty and not file.removed]
+    def _unstored(self) -> list[tuple[File, Content]]:
+        """All contents with bytes that the store lacks: those of files, and older ones that handles wrote to."""
+        users = {handle.content: handle.file for handle in self._files}
+        users |= {file.content: file for file in self.inodes.files() if file.content is not None}
+        return [(file, content) for content, file in users.items() if content.dirty and not file.removed]
 
     # --- shared -----------------------------------------------------------------------------------
 
     async def _acquire(self, file: File, *, truncate: bool) -> Content:
-        return self._versions.acquire_empty(file) if truncate else await self._versions.acquire(file)
+        if truncate:
+            return self._versions.acquire_empty(file)
+        try:
+            content = await self._versions.acquire(file)
+        except RecordNotFound:
+            if file.removed:
+                raise FileError(errno.ESTALE) from None
+            raise
+        if file.removed and not file.handles:  # by a listing, meanwhile
+            self._versions.release(file, content)
+            raise FileError(errno.ESTALE)
+        return content
 
-    async def _upload(self, file: File) -> None:
+    def _written(self, handle: FileHandle) -> None:
+        handle.mark_written()
+        self._versions.make_current(handle.file, handle.content)
+        handle.file.touch()
+
+    def _upload_later(self, file: File, content: Content) -> None:
+        content.acquire()
+        self._background.start(self._upload_and_release, file, content)
+
+    async def _upload_and_release(self, file: File, content: Content) -> None:
+        try:
+            await self._records.upload(file, content)
+        finally:
+            self._versions.release(file, content)
+
+    def _close(self, handle: FileHandle) -> None:
+        handle.file.handles -= 1
+        self._versions.release(handle.file, handle.content)
+        self.inodes.drop_unused(handle.file)
+
+    async def _upload(self, file: File, content: Content) -> None:
         with trio.move_on_after(self._tuning.close_timeout) as scope:
-            await self._records.upload(file)
+            await self._records.upload(file, content)
         if scope.cancelled_caught:
-            raise StoreTimeout(f"{file.key} was not uploaded within {self._tuning.close_timeout:g} s")
+            message = f"{file.key} was not uploaded within {self._tuning.close_timeout:g} s"
+            file.failure = StoreTimeout(message)
+            raise file.failure
 
     def _opener_goes_on(self, handle: FileHandle) -> bool:
         if handle.opener is None or self.device is None:

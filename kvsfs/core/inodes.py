@@ -57,8 +57,9 @@ class Inode:
 class File(Inode):
     """A record, or a file that is to become one.
 
-    INVARIANT: `content` is None while nothing of the bytes is here; `stored` tells whether the store has (or
-    had, when last heard) a record under `key`; a file that is not stored has content.
+    INVARIANT: `content` is None while nothing of the bytes is here; `stored` tells whether the store has,
+    had when last heard, or may have (an upload without an answer) a record under `key`; a file that is not
+    stored has content.
     """
 
     key: RecordKey = field(kw_only=True)

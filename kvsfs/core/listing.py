@@ -256,11 +256,14 @@ def _distrust(file: File) -> None:
 
 
 def _is_ours(child: File | Folder, since: float) -> bool:
-    """Tell whether this mount made or changed it after `since`, or holds bytes of it that the store lacks."""
+    """Tell whether this mount made or changed it after `since`, has it open, or holds bytes that the store lacks.
+
+    An open file keeps its name: what is written to it would go nowhere.
+    """
     if child.changed_at >= since:
         return True
     if isinstance(child, File):
-        return child.dirty
+        return child.dirty or child.handles > 0
     return any(_is_ours(below, since) for below in child.children())
 
 

@@ -33,6 +33,8 @@ class Markers:
         self._lister = lister
         self._background = background
         self._waiting: dict[Folder, trio.CancelScope] = {}
+        self._refused: set[Folder] = set()
+        """Whose marker could not be put: tried again when the mount ends, if not before."""
         self._requests = trio.Lock()
         """Held around each request, so that no marker arrives after its folder was removed."""
 
@@ -54,7 +56,7 @@ class Markers:
 
     async def settle(self) -> int:
         """Put all that is waiting now; how many folders could not be put."""
-        waiting = list(self._waiting)
+        waiting = {*self._waiting, *self._refused}
         for folder in waiting:
             self._stop_waiting(folder)
         return sum([not await self._put(folder) for folder in waiting])
@@ -79,7 +81,9 @@ class Markers:
             log.warning(
                 "the empty folder /%s is not in the store: %s", folder.path.decode(errors="replace"), error
             )
+            self._refused.add(folder)
             return False
+        self._refused.discard(folder)
         folder.changed_at = trio.current_time()
         return True
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 
 import trio
 
@@ -12,7 +14,7 @@ from kvsfs.core.content import Content
 from kvsfs.core.fetching import AHEAD_BYTES
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.versions import Versions
-from kvsfs.errors import StoreError
+from kvsfs.errors import FileError, StoreError, StoreUnreachable
 from kvsfs.store.bodies import FileBody
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordHead, RecordKey
@@ -20,6 +22,16 @@ from kvsfs.types import RecordHead, RecordKey
 TYPE_SAMPLE_BYTES = 64 * 1024
 """How much of a file is looked at to guess its type: magic numbers sit in the first KiB, text needs a fair
 sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A version of a file's bytes that the store has taken."""
+
+    content: Content
+    version: int
+    size: int
+    head: RecordHead
 
 
 class Records:
@@ -36,20 +48,25 @@ class Records:
         self._inodes = inodes
         self._versions = versions
 
-    async def upload(self, file: File) -> None:
-        """Store the newest bytes, unless the store has them or the file was removed."""
+    async def upload(self, file: File, content: Content) -> None:
+        """Store the newest bytes of `content`, unless the store has them or the file was removed.
+
+        The caller uses the content. It becomes the file's current one, if another one was opened since.
+        """
         async with file.remote:
-            if file.dirty and not file.removed:
-                await self._put(file, file.key)
+            if content.dirty and not file.removed:
+                self._versions.make_current(file, content)
+                await self._put(file, content)
 
     async def retype(self, file: File, content_type: str) -> None:
-        """Store the record's bytes again, with another content type."""
+        """Store the record's bytes again, with another content type. Raises FileError(ESTALE) if it is gone."""
         content = await self._versions.acquire(file)
         before = file.content_type, file.type_guessed
         try:
             async with file.remote:
+                _require_name(file)
                 file.content_type, file.type_guessed = content_type, False
-                await self._put(file, file.key)
+                await self._put(file, content)
         except BaseException:
             file.content_type, file.type_guessed = before
             raise
@@ -75,34 +92,39 @@ class Records:
         content = await self._versions.acquire(file)
         try:
             async with file.remote, nullcontext() if target is None else target.remote:
+                _require_name(file)
                 await self._rename(file, folder, component, target)
         finally:
             self._versions.release(file, content)
 
-    async def _put(self, file: File, key: RecordKey) -> None:
-        """Store the current bytes under a key. The lock is held."""
-        content = self._versions.hold(file)
+    async def _put(self, file: File, content: Content) -> None:
+        """Store the current bytes under the file's key. The lock is held."""
+        try:
+            sent = await self._send(file, content, file.key)
+        except (StoreUnreachable, trio.Cancelled):
+            file.stored = True  # for all we know: an unlink must delete it, or it would come back
+            raise
+        _confirm(file, sent)
+
+    async def _send(self, file: File, content: Content, key: RecordKey) -> _Sent:
+        """Store the current bytes under a key. The lock is held, the content in use."""
         try:
             await content.complete_blob()
             content_type = await self._type_for_upload(file, content)
             version = content.version
             with content.frozen() as blob:
-                body = FileBody(blob.fd, blob.size)
-                head = await self._store.set_record(key, body, content_type=content_type)
                 size = blob.size
-            content.confirm(version)
+                head = await self._store.set_record(key, FileBody(blob.fd, size), content_type=content_type)
         except StoreError as error:
             file.failure = error
             raise
-        finally:
-            self._versions.release(file, content)
-        _stored(file, head, size)
+        return _Sent(content, version, size, head)
 
     async def _type_for_upload(self, file: File, content: Content) -> str:
         """Keep the record's type; guess one for a new record, and again while it was only guessed."""
         if file.content_type is None and file.stored and file.listed_size:
             head = await self._store.head_record(file.key)
-            if head is not None:
+            if head is not None and file.content_type is None:
                 file.content_type, file.type_guessed = head.content_type, False
         if file.content_type is None or file.type_guessed:
             sample = content.blob.pread(TYPE_SAMPLE_BYTES, 0)
@@ -118,13 +140,21 @@ class Records:
             await self._keep_for_readers(target)
         moved_in_store = file.stored or (file.dirty and not file.handles)
         if moved_in_store:
-            await self._put(file, key)
-            await self._delete_old(file, folder)
+            content = self._versions.hold(file)
+            try:
+                sent = await self._send(file, content, key)
+                await self._delete_old(file, folder)
+                _confirm(file, sent)
+            finally:
+                self._versions.release(file, content)
         in_store = moved_in_store or (target is not None and target.stored)
         if target is not None:
             self._take_name(target)
         if file.parent is not None:
             file.parent.removals[file.component] = trio.current_time()
+        seen = folder.files.get(component)
+        if seen is not None:  # a listing found the new record before we were done
+            self._inodes.detach(seen)
         self._inodes.move(file, folder, component, key)
         file.stored = in_store
         file.changed_at = trio.current_time() if moved_in_store else math.inf
@@ -148,10 +178,14 @@ class Records:
             file.content_type, file.type_guessed = target.content_type, False
 
     async def _keep_for_readers(self, file: File) -> None:
-        """Fetch the rest of a file that is open and about to lose its record, if that is not too much."""
+        """Fetch the rest of a file that is open and about to lose its record, if that is not too much.
+
+        What cannot be fetched fails its readers: it is no reason to keep the record.
+        """
         content = file.content
         if content is not None and content.users and not content.complete and content.size <= AHEAD_BYTES:
-            await content.complete_blob()
+            with suppress(StoreError):
+                await content.complete_blob()
 
     def _take_name(self, file: File) -> None:
         if file.parent is not None:
@@ -161,12 +195,19 @@ class Records:
         self._versions.drop(file)
 
 
-def _stored(file: File, head: RecordHead, size: int) -> None:
+def _require_name(file: File) -> None:
+    if file.removed:
+        raise FileError(errno.ESTALE)
+
+
+def _confirm(file: File, sent: _Sent) -> None:
+    """Note that the store has a version, under the key that the file has or is about to get."""
+    sent.content.confirm(sent.version)
     now = trio.current_time()
     file.stored, file.failure = True, None
     file.changed_at = file.validated_at = now
-    file.listed_size = file.length = size
-    file.head = head
+    file.listed_size = file.length = sent.size
+    file.head = sent.head
     folder = file.parent
     while folder is not None and folder.changed_at == math.inf:
         folder.changed_at = now

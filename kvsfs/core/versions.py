@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -13,7 +14,7 @@ from kvsfs.cache.eviction import CleanBlobs
 from kvsfs.core.content import Content
 from kvsfs.core.fetching import Fetch
 from kvsfs.core.inodes import File, InodeTable
-from kvsfs.errors import RecordNotFound
+from kvsfs.errors import FileError, RecordNotFound
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordHead
 
@@ -22,8 +23,9 @@ class Versions:
     """Gives files their content, and takes it back.
 
     Every content that is given out counts one user more, until `release`. Content that nobody uses stays as
-    the cache, evictable while it is clean. Which content is a file's current one changes only with the file's
-    `remote` lock held; handles that are open on an older one keep it.
+    the cache, evictable while it is clean. Which content is a file's current one changes with the file's
+    `remote` lock held, or by a write: handles that are open on an older version keep it, and when one of them
+    is written to, that version is the newest again (`make_current`). The last one to close wins.
     """
 
     def __init__(
@@ -48,11 +50,14 @@ class Versions:
     async def acquire(self, file: File) -> Content:
         """Give the file's current content; asks the store unless that is known to be current.
 
-        Raises StoreError, OSError; RecordNotFound when the record is gone: no name leads to the file then.
-        Checkpoints only when it asks.
+        Raises StoreError, OSError; RecordNotFound when the record is gone: no name leads to the file then,
+        unless it is open. FileError(ESTALE) where none did before: what is written there would go nowhere,
+        and the key may be another file's by now. Checkpoints only when it asks.
         """
+        _require_name(file)
         if not self._is_current(file):
             async with file.remote:
+                _require_name(file)
                 if not self._is_current(file):
                     return await self._fetch(file)
         return self.hold(file)
@@ -66,11 +71,29 @@ class Versions:
         return content
 
     def acquire_empty(self, file: File) -> Content:
-        """Give content that is about to be truncated or written from the start: nothing is fetched."""
+        """Give content that is about to be truncated or written from the start: nothing is fetched.
+
+        Raises OSError, FileError(ESTALE) as `acquire` does.
+        """
+        _require_name(file)
         if file.content is None:
-            file.content = Content(self._blobs, self._blobs.create())
+            file.content = self.empty()
             return file.content
         return self.hold(file)
+
+    def empty(self) -> Content:
+        """Make content for a new file. Raises OSError."""
+        return Content(self._blobs, self._blobs.create())
+
+    def make_current(self, file: File, content: Content) -> None:
+        """Let content that was changed here be the file's newest version, whatever it was opened on."""
+        old = file.content
+        if old is content:
+            return
+        file.content = content
+        if old is not None and not old.users:
+            self._clean.take(file)
+            old.blob.remove()
 
     def release(self, file: File, content: Content) -> None:
         """Count one user of a content less."""
@@ -116,7 +139,15 @@ class Versions:
         return file.content.dirty or not file.stored or fresh
 
     async def _fetch(self, file: File) -> Content:
-        old = file.content
+        if file.content is None:
+            return await self._ask(file, None)
+        old = self.hold(file)  # or it might be evicted before the store said that it is current
+        try:
+            return await self._ask(file, old)
+        finally:
+            self.release(file, old)
+
+    async def _ask(self, file: File, old: Content | None) -> Content:
         known = file.head if old is not None and (old.complete or old.resumable) else None
         blob = self._blobs.create()
         fetch = Fetch(self._store, file.key, blob, self._nursery)
@@ -129,16 +160,20 @@ class Versions:
             if isinstance(error, RecordNotFound):
                 self._vanished(file)
             raise
-        file.validated_at = trio.current_time()
-        if modified:
+        changed_here = file.content is not old or file.dirty  # and so newer than any answer
+        if modified and not changed_here:
+            file.validated_at = trio.current_time()
             return self._adopt(file, Content(self._blobs, blob, fetch))
+        if not changed_here:
+            file.validated_at = trio.current_time()
+        fetch.stop()
         blob.release()
         blob.remove()
         return self.hold(file)
 
     def _adopt(self, file: File, content: Content) -> Content:
         assert content.fetch is not None
-        head, old = content.fetch.head, file.content
+        head = content.fetch.head
         assert head is not None
         if file.head is not None and file.head.validator not in (None, head.validator):
             file.mtime_ns = file.ctime_ns = _modified_ns(head)
@@ -146,9 +181,6 @@ class Versions:
             file.content_type, file.type_guessed = head.content_type, False
         self._learn_length(file, content.size)
         file.content, file.head = content, head
-        if old is not None and not old.users:
-            self._clean.take(file)
-            old.blob.remove()
         return content
 
     def _learn_length(self, file: File, length: int) -> None:
@@ -157,15 +189,25 @@ class Versions:
         file.length = length
 
     def _vanished(self, file: File) -> None:
-        """Take the name away: the store says that there is no such record."""
-        file.stored = False
-        self._inodes.detach(file)
+        """Take the name away: the store says that there is no such record.
+
+        Not from an open file: whoever has it open may write it, and then it is a record again.
+        """
+        if not file.handles:
+            file.stored = False
+            self._inodes.detach(file)
+            self.drop(file)
 
     def _discard(self, file: File, content: Content) -> None:
         content.blob.remove()
         if file.content is content:
             file.content = None
             self._inodes.drop_unused(file)
+
+
+def _require_name(file: File) -> None:
+    if file.removed and not file.handles:
+        raise FileError(errno.ESTALE)
 
 
 def _forget_content(file: File) -> None:

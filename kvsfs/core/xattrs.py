@@ -99,7 +99,8 @@ class Xattrs:
         content_type = value.decode("ascii", errors="replace").strip("\0 ")
         if not content_types.is_valid(content_type):
             raise FileError(errno.EINVAL)
-        if file.dirty or not file.stored:
+        uploading = file.content is not None and file.content.uploading  # with the type it had
+        if (file.dirty or not file.stored) and not uploading:
             file.content_type, file.type_guessed = content_type, False
             return
         await self._versions.learn_type(file)
