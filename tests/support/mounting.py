@@ -96,6 +96,7 @@ class Mounted:
     store_path: str
     """What the store's requests begin with."""
     server: RunningServer | None
+    requests_before: int = 0
     timed_out: bool = False
     _expected: list[str] = field(default_factory=list)
     _exited: bool = False
@@ -127,9 +128,13 @@ class Mounted:
         )
 
     def requests(self) -> list[LoggedRequest]:
-        """Every request for this store so far. The server logs a request before its answer is complete."""
+        """Every request for this store since the mount began, other clients' too.
+
+        The server logs a request before its answer is complete.
+        """
         assert self.server is not None
-        return [r for r in self.server.requests() if r.path.startswith(self.store_path)]
+        new = self.server.requests()[self.requests_before :]
+        return [r for r in new if r.path.startswith(self.store_path)]
 
     def named_requests(self) -> list[str]:
         """Give the same as `PUT key`, `GET key`, `LIST prefix`."""
@@ -258,10 +263,11 @@ def mounted_store(
     """
     options = [*arguments, *(["--api-url", server.url] if server else [])]
     path = sandbox.mount_point(name)
+    requests_before = len(server.requests()) if server else 0
     start = _start_in_background if background else _start_in_foreground
     process, pid, log_path = start(sandbox, [*options, "--", source, str(path)], path, token)
     store_path = f"/v2/key-value-stores/{store_id or source}"
-    mounted = Mounted(path, pid, process, log_path, sandbox, store_path, server)
+    mounted = Mounted(path, pid, process, log_path, sandbox, store_path, server, requests_before)
     try:
         with watched(mounted, within):
             assert is_mounted(path)
