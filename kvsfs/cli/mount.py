@@ -56,7 +56,7 @@ def mount(
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Mount a store. Goes to the background once the mount answers."""
+    """Mount a store; goes to the background once the mount answers."""
     words = parse_words(option or [])
     settings = MountConfig(
         source=source,
