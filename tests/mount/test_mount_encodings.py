@@ -81,15 +81,17 @@ def test_every_byte_is_read(mount: Mount, tmp_path: Path, encoded: int, reader: 
         assert mounted.run("ls", "-l").split()[6] == str(len(CONTENT))
 
 
-def test_it_is_read_in_full_while_another_holds_it_open(mount: Mount, encoded: int) -> None:
+@pytest.mark.usefixtures("encoded")
+def test_it_is_read_in_full_while_another_holds_it_open(mount: Mount) -> None:
     with mount() as mounted, (mounted.path / "f").open("rb") as file:
         assert file.read(10) == CONTENT[:10]
         assert (mounted.path / "f").read_bytes() == CONTENT
         assert file.read() == CONTENT[10:]
 
 
+@pytest.mark.usefixtures("encoded")
 @pytest.mark.parametrize("seen", [True, False], ids=["seen", "unseen"])
-def test_appending_keeps_every_byte(mount: Mount, store: StoreApi, encoded: int, seen: bool) -> None:
+def test_appending_keeps_every_byte(mount: Mount, store: StoreApi, seen: bool) -> None:
     with mount() as mounted:
         if seen:
             mounted.run("ls", "-l")
@@ -100,14 +102,16 @@ def test_appending_keeps_every_byte(mount: Mount, store: StoreApi, encoded: int,
     assert store.content_type("f") == "application/json"
 
 
-def test_writing_in_its_middle_behind_the_stored_size(mount: Mount, store: StoreApi, encoded: int) -> None:
+@pytest.mark.usefixtures("encoded")
+def test_writing_in_its_middle_behind_the_stored_size(mount: Mount, store: StoreApi) -> None:
     with mount() as mounted:
         mounted.run("ls", "-l")
         mounted.sh(f"printf XYZ | dd of=f bs=1 seek={len(CONTENT) - 10} conv=notrunc status=none")
     assert store.content("f") == CONTENT[:-10] + b"XYZ" + CONTENT[-7:]
 
 
-def test_renaming_keeps_every_byte(mount: Mount, store: StoreApi, encoded: int) -> None:
+@pytest.mark.usefixtures("encoded")
+def test_renaming_keeps_every_byte(mount: Mount, store: StoreApi) -> None:
     with mount() as mounted:
         mounted.run("mv", "f", "g")
     assert store.keys() == ["g"]
@@ -115,7 +119,8 @@ def test_renaming_keeps_every_byte(mount: Mount, store: StoreApi, encoded: int) 
     assert store.content_type("g") == "application/json"
 
 
-def test_the_encoding_is_told(mount: Mount, store: StoreApi, encoded: int) -> None:
+@pytest.mark.usefixtures("encoded")
+def test_the_encoding_is_told(mount: Mount, store: StoreApi) -> None:
     store.put("plain", b"plain")
     with mount() as mounted:
         mounted.run("cat", "f", "plain")

@@ -1,0 +1,216 @@
+"""The store goes away under a mount: deleted, killed, out of reach. Errors, in time, and nothing lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from kvsfs.errors import ExitCode
+from tests.mount.conftest import Mount
+from tests.support.mounting import Sandbox, mounted_store
+from tests.support.serving import RunningServer, running_server
+from tests.support.store_api import StoreApi
+
+pytestmark = pytest.mark.fuse
+
+TIMEOUT = 2.0
+"""Seconds, instead of the 30 that the store's client gives itself."""
+
+IN_TIME = TIMEOUT + 4.0
+"""Seconds until an error is told: the machine may be slow."""
+
+UNREACHABLE = (errno.EIO, errno.ETIMEDOUT)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write and close: the error may come with either, and belongs to both."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        os.write(descriptor, content)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def failing(*numbers: int, within: float = IN_TIME) -> Iterator[None]:
+    """Expect an OSError with one of these errnos, in time."""
+    started = time.monotonic()
+    with pytest.raises(OSError) as error:
+        yield
+    assert time.monotonic() - started < within
+    assert error.value.errno in numbers, error.value
+
+
+def kept(sandbox: Sandbox) -> dict[str, bytes]:
+    """What no store took, by key."""
+    paths = sandbox.folder.glob("cache_home/kvsfs/*/not-uploaded/*")
+    return {path.name.partition(".")[2]: path.read_bytes() for path in paths}
+
+
+class Home:
+    """Where a server that goes away comes back: its port, its records, its requests."""
+
+    def __init__(self, folder: Path, token: str) -> None:
+        self._folder = folder
+        self._token = token
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+
+    def serving(self) -> AbstractContextManager[RunningServer]:
+        return running_server(
+            self._folder / "data",
+            tokens=[f"{self._token}=joe"],
+            port=self._port,
+            request_log=self._folder / "log",
+        )
+
+
+@pytest.fixture
+def home(tmp_path: Path, token: str) -> Home:
+    (tmp_path / "server").mkdir()
+    return Home(tmp_path / "server", token)
+
+
+@contextmanager
+def client_of(server: RunningServer, token: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {token}"}) as client:
+        yield client
+
+
+def test_the_store_deleted_under_the_mount(mount: Mount, sandbox: Sandbox, store: StoreApi) -> None:
+    """ESTALE: the mounted thing itself is gone. Of a single known file only its absence can be told."""
+    store.put("unread", b"x")
+    with mount() as mounted:
+        assert mounted.run("ls") == "unread\n"
+        store.delete()
+        mounted.expect_log(r"flush: record new: .*404")
+        with failing(errno.ESTALE):
+            write(mounted.path / "new", b"y")
+        with failing(errno.ENOENT):
+            (mounted.path / "unread").read_bytes()
+        mounted.expect_log(r"in the background: record new: .*404")
+        mounted.expect_log("not uploaded: its bytes are kept in")
+        mounted.umount(ExitCode.NOT_ALL_UPLOADED)
+    assert kept(sandbox) == {"new": b"y"}
+
+
+def test_ls_of_a_deleted_store(mount: Mount, store: StoreApi) -> None:
+    with mount() as mounted:
+        store.delete()
+        mounted.expect_log(r"readdir: store .*: .*404")
+        with failing(errno.ESTALE):
+            os.listdir(mounted.path)
+        assert "Stale file handle" in mounted.attempt("ls").stderr
+
+
+def test_the_server_killed_under_the_mount_and_back_again(home: Home, sandbox: Sandbox, token: str) -> None:
+    with home.serving() as server, client_of(server, token) as client:
+        store = StoreApi.create(client)
+        for key in ("changed", "folder!2Fbelow", "read", "unread"):
+            store.put(key, key.encode())
+        options = ("--timeout", f"{TIMEOUT}s")
+        with mounted_store(sandbox, store.id, *options, token=token, server=server) as mounted:
+            assert mounted.run("ls") == "changed\nfolder\nread\nunread\n"
+            assert (mounted.path / "read").read_bytes() == b"read"
+            server.kill()
+
+            for pattern in ("flush", "open", "unlink", "rename", "readdir", "in the background"):
+                mounted.expect_log(f"{pattern}: .*the API")
+            with failing(*UNREACHABLE):
+                write(mounted.path / "new", b"written while it was away")
+            with failing(*UNREACHABLE):
+                (mounted.path / "unread").read_bytes()
+            with failing(*UNREACHABLE):
+                (mounted.path / "unread").unlink()
+            with failing(*UNREACHABLE):
+                (mounted.path / "unread").rename(mounted.path / "renamed")
+            with failing(*UNREACHABLE):
+                os.listdir(mounted.path / "folder")
+            # What is known needs no store: names, sizes, what was just written.
+            assert mounted.run("ls", within=IN_TIME) == "changed\nfolder\nnew\nread\nunread\n"
+            assert os.statvfs(mounted.path).f_namemax == 256
+            assert (mounted.path / "new").read_bytes() == b"written while it was away"
+
+            with home.serving():
+                assert (mounted.path / "unread").read_bytes() == b"unread"
+                assert os.listdir(mounted.path / "folder") == ["below"]
+                write(mounted.path / "changed", b"after it came back")
+                (mounted.path / "read").unlink()
+                mounted.umount()
+                with client_of(server, token) as again:
+                    records = StoreApi(again, store.id)
+                    contents = {key: records.content(key) for key in records.keys()}  # noqa: SIM118
+    assert contents == {
+        "changed": b"after it came back",
+        "folder!2Fbelow": b"folder!2Fbelow",
+        "new": b"written while it was away",
+        "unread": b"unread",
+    }
+    assert kept(sandbox) == {}
+
+
+def test_a_reader_whose_server_is_killed_gets_an_error_in_time(
+    home: Home, sandbox: Sandbox, token: str
+) -> None:
+    content = os.urandom(100 * 1024**2)  # more than is fetched ahead of a reader
+    with home.serving() as server, client_of(server, token) as client:
+        store = StoreApi.create(client)
+        store.put("f", content)
+        options = ("--timeout", f"{TIMEOUT}s")
+        with mounted_store(sandbox, store.id, *options, token=token, server=server) as mounted:
+            with (mounted.path / "f").open("rb", buffering=0) as file:
+                assert file.read(1000) == content[:1000]
+                server.kill()
+                mounted.expect_log("read: ")
+                with failing(*UNREACHABLE):
+                    os.pread(file.fileno(), 1000, len(content) - 1000)
+                with home.serving():
+                    assert os.pread(file.fileno(), 1000, len(content) - 1000) == content[-1000:]
+                    assert file.read(1_000_000) == content[1000:1_001_000]
+
+
+def test_a_server_that_hangs_is_given_up_in_time(home: Home, sandbox: Sandbox, token: str) -> None:
+    with home.serving() as server, client_of(server, token) as client:
+        store = StoreApi.create(client)
+        options = ("--timeout", f"{TIMEOUT}s")
+        with mounted_store(sandbox, store.id, *options, token=token, server=server) as mounted:
+            mounted.run("ls")
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                mounted.expect_log("flush: .*")
+                with failing(errno.ETIMEDOUT):
+                    write(mounted.path / "new", b"bytes")
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            mounted.umount()
+        assert store.content("new") == b"bytes"
+
+
+def test_what_no_store_takes_is_kept_and_told(home: Home, sandbox: Sandbox, token: str) -> None:
+    with home.serving() as server, client_of(server, token) as client:
+        store = StoreApi.create(client)
+        options = ("--timeout", f"{TIMEOUT}s")
+        with mounted_store(sandbox, store.id, *options, token=token, server=server) as mounted:
+            mounted.run("ls")
+            server.kill()
+            mounted.expect_log("flush: ")
+            mounted.expect_log("in the background: ")
+            mounted.expect_log("not uploaded: its bytes are kept in")
+            with failing(*UNREACHABLE):
+                write(mounted.path / "new", b"bytes")
+            ended = sandbox.kvsfs("umount", str(mounted.path))
+            assert ended.returncode == ExitCode.NOT_ALL_UPLOADED
+            (line,) = ended.stderr.splitlines()
+            assert "not-uploaded/" in line
+            assert Path(line.split()[-1]).read_bytes() == b"bytes"
+            mounted.wait_for_exit(ExitCode.NOT_ALL_UPLOADED)
+    assert kept(sandbox) == {"new": b"bytes"}
