@@ -66,6 +66,11 @@ def check_fuse(device: str = FUSE_DEVICE) -> None:
             "or give the container the device (--device /dev/fuse --cap-add SYS_ADMIN)"
         )
         raise CommandError(ExitCode.NO_FUSE_DEVICE, message)
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        message = f"cannot open {device} ({error.strerror}): its mode is 0666 on most systems; ask who runs this one"
+        raise CommandError(ExitCode.NO_FUSE_DEVICE, message) from None
     if shutil.which("fusermount3") is None:
         message = "fusermount3 is missing: install the package fuse3 (apt install fuse3)"
         raise CommandError(ExitCode.NO_FUSERMOUNT, message)
