@@ -25,7 +25,14 @@ from kvsfs.errors import (
     StoreUnreachable,
 )
 from kvsfs.fuse.presence import Presence
-from kvsfs.fuse.session import MountOptions, Session, attributes_changed, check_fuse, check_mount_point
+from kvsfs.fuse.session import (
+    MountOptions,
+    Session,
+    attributes_changed,
+    check_allow_other,
+    check_fuse,
+    check_mount_point,
+)
 from kvsfs.server.spawn import local_server
 from kvsfs.store.apify import ApifyStoreCollection
 from kvsfs.store.protocol import Store
@@ -53,6 +60,8 @@ def check(settings: MountConfig) -> None:
     parse_source(settings.source)
     check_mount_point(settings.mount_point)
     check_fuse()
+    if settings.allow_other:
+        check_allow_other()
 
 
 async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:

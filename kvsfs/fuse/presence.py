@@ -6,6 +6,7 @@ daemon, however it ends, and no process number can be mistaken. Before it ends i
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -37,6 +38,9 @@ class Presence:
     def end(self, left: list[str]) -> None:
         """Write the outcome and let waiters go on."""
         os.pwrite(self._fd, json.dumps({"left": left}).encode(), 0)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self._path), os.fstat(self._fd)):  # else a newer daemon's
+                os.unlink(self._path)
         os.close(self._fd)
 
 

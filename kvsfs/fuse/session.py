@@ -22,6 +22,7 @@ MAX_TASKS = 1000
 kernel sends a few per waiting process, so this is more processes than a machine of this kind runs."""
 
 FUSE_DEVICE = "/dev/fuse"
+FUSE_CONFIGURATION = "/etc/fuse.conf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,20 @@ def check_fuse(device: str = FUSE_DEVICE) -> None:
         raise CommandError(ExitCode.NO_FUSERMOUNT, message)
 
 
+def check_allow_other(configuration: str = FUSE_CONFIGURATION) -> None:
+    """Raise CommandError when `allow_other` is asked for by somebody who may not."""
+    if os.getuid() == 0:
+        return
+    try:
+        with open(configuration, encoding="utf-8") as lines:
+            allowed = any(line.strip() == "user_allow_other" for line in lines)
+    except OSError:
+        allowed = False
+    if not allowed:
+        message = f"allow_other needs the line user_allow_other in {configuration}: add it as root"
+        raise CommandError(ExitCode.MOUNT_FAILED, message)
+
+
 class Session:
     """One mount of a file system. pyfuse3 keeps its state in globals: one session a process."""
 
@@ -93,12 +108,7 @@ class Session:
         try:
             pyfuse3.init(Operations(self._filesystem), self._mount_point, words)
         except (RuntimeError, OSError) as error:
-            hint = (
-                ": without root, allow_other needs the line user_allow_other in /etc/fuse.conf"
-                if options.allow_other and os.getuid() != 0
-                else ""
-            )
-            message = f"mounting on {self._mount_point} failed ({error}){hint}"
+            message = f"mounting on {self._mount_point} failed ({error}); FUSE's own reason stands above"
             raise CommandError(ExitCode.MOUNT_FAILED, message) from error
 
     async def serve(self, answering: Callable[[], Awaitable[None]]) -> None:
