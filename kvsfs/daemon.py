@@ -112,8 +112,11 @@ async def _serve(filesystem: FileSystem, settings: MountConfig, ready: Callable[
 
 
 async def _detach_on_signal(session: Session, task_status: trio.TaskStatus[None]) -> None:
-    """Leave the tree at the first signal; a later one changes nothing: open files are served on."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    """Leave the tree at the first signal; a later one changes nothing: open files are served on.
+
+    SIGHUP too: it is what a mount in the foreground gets when its terminal is closed.
+    """
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started()
         async for number in signals:
             log.info("%s: leaving", signal.Signals(number).name)

@@ -18,7 +18,9 @@ from kvsfs.errors import CommandError, ExitCode
 
 
 def mount(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A store's ID, ~name, user/name, or local:[name].")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A store's ID, ~name, user/name, or local:[name].")
+    ],
     mount_point: Annotated[str, typer.Argument(metavar="MOUNTPOINT", help="An empty folder.")],
     foreground: Annotated[
         bool, typer.Option("-f", "--foreground", help="Stay in the foreground, log to the terminal.")
@@ -97,16 +99,27 @@ def _run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
 def _mount_in_background(settings: MountConfig, words: Words) -> None:
     """Start the daemon as a process of its own, and wait until it answers or says why not.
 
-    A new process rather than fork(2): nothing of this one's threads and descriptors goes along.
+    A new process rather than fork(2): nothing of this one's threads and descriptors goes along. `-P`: a folder
+    `kvsfs` where it is typed (a mount point, say) is not the package.
     """
     from kvsfs import daemon
 
     daemon.check(settings)
     reader, writer = os.pipe()
     child = subprocess.Popen(
-        [sys.executable, "-m", "kvsfs", "mount", "--ready-fd", str(writer), *_arguments(settings, words)],
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "kvsfs",
+            "mount",
+            "--ready-fd",
+            str(writer),
+            *_arguments(settings, words),
+        ],
         pass_fds=[writer],
         stdin=subprocess.DEVNULL,
+        cwd="/",  # no folder shall be busy because a mount was once typed in it
         start_new_session=True,
     )
     os.close(writer)

@@ -130,9 +130,10 @@ class Session:
 
     async def detach(self) -> None:
         """Take the mount out of the tree at once (MNT_DETACH); open files go on, and `serve` with them."""
-        await trio.run_process(
-            ["fusermount3", "-u", "-z", "--", self._mount_point], check=False, capture_stderr=True
-        )
+        command = ["fusermount3", "-u", "-z", "--", self._mount_point]
+        ended = await trio.run_process(command, check=False, capture_stderr=True)
+        if ended.returncode != 0:
+            log.error("cannot detach: %s", ended.stderr.decode(errors="replace").strip())
 
     def close(self) -> None:
         """Free the session; unmounts if it is still mounted."""

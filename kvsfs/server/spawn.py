@@ -17,6 +17,8 @@ from kvsfs.errors import CommandError, ExitCode
 
 log = logging.getLogger(__name__)
 
+_OPTIONS = ["--port", "0", "--exit-with-parent"]
+
 START_SECONDS = 30.0
 """A cold start takes under a second; a disk under heavy load many times that."""
 
@@ -42,7 +44,8 @@ async def local_server(data_folder: str) -> AsyncIterator[LocalServer]:
     """
     token = secrets.token_urlsafe(32)
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "kvsfs", "serve", "--data", data_folder, "--port", "0", "--exit-with-parent"],
+        [sys.executable, "-P", "-m", "kvsfs", "serve", *_OPTIONS, "--data", data_folder],
+        cwd="/",
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,  # never ours: it would hold a terminal or pipe open that we have let go of
