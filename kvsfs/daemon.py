@@ -118,9 +118,10 @@ async def _detach_on_signal(session: Session, task_status: trio.TaskStatus[None]
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started()
+        detached = False
         async for number in signals:
             log.info("%s: leaving", signal.Signals(number).name)
-            await session.detach()
+            detached = detached or await session.detach()
 
 
 async def _drain(filesystem: FileSystem) -> list[str]:

@@ -128,12 +128,16 @@ class Session:
             await pyfuse3.main(max_tasks=MAX_TASKS)
             nursery.cancel_scope.cancel()
 
-    async def detach(self) -> None:
-        """Take the mount out of the tree at once (MNT_DETACH); open files go on, and `serve` with them."""
+    async def detach(self) -> bool:
+        """Take the mount out of the tree at once (MNT_DETACH); open files go on, and `serve` with them.
+
+        False when it could not be.
+        """
         command = ["fusermount3", "-u", "-z", "--", self._mount_point]
         ended = await trio.run_process(command, check=False, capture_stderr=True)
         if ended.returncode != 0:
             log.error("cannot detach: %s", ended.stderr.decode(errors="replace").strip())
+        return ended.returncode == 0
 
     def close(self) -> None:
         """Free the session; unmounts if it is still mounted."""
