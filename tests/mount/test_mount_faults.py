@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 
 from kvsfs.errors import ExitCode
 from tests.mount.conftest import Mount
-from tests.support.mounting import Sandbox, mounted_store
+from tests.support.mounting import Sandbox, failing, mounted_store
 from tests.support.serving import RunningServer, running_server
 from tests.support.store_api import StoreApi
 
@@ -38,16 +37,6 @@ def write(path: Path, content: bytes) -> None:
         os.write(descriptor, content)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def failing(*numbers: int, within: float = IN_TIME) -> Iterator[None]:
-    """Expect an OSError with one of these errnos, in time."""
-    started = time.monotonic()
-    with pytest.raises(OSError) as error:
-        yield
-    assert time.monotonic() - started < within
-    assert error.value.errno in numbers, error.value
 
 
 def kept(sandbox: Sandbox) -> dict[str, bytes]:
@@ -125,15 +114,15 @@ def test_the_server_killed_under_the_mount_and_back_again(home: Home, sandbox: S
 
             for pattern in ("flush", "open", "unlink", "rename", "readdir", "in the background"):
                 mounted.expect_log(f"{pattern}: .*the API")
-            with failing(*UNREACHABLE):
+            with failing(*UNREACHABLE, within=IN_TIME):
                 write(mounted.path / "new", b"written while it was away")
-            with failing(*UNREACHABLE):
+            with failing(*UNREACHABLE, within=IN_TIME):
                 (mounted.path / "unread").read_bytes()
-            with failing(*UNREACHABLE):
+            with failing(*UNREACHABLE, within=IN_TIME):
                 (mounted.path / "unread").unlink()
-            with failing(*UNREACHABLE):
+            with failing(*UNREACHABLE, within=IN_TIME):
                 (mounted.path / "unread").rename(mounted.path / "renamed")
-            with failing(*UNREACHABLE):
+            with failing(*UNREACHABLE, within=IN_TIME):
                 os.listdir(mounted.path / "folder")
             # What is known needs no store: names, sizes, what was just written.
             assert mounted.run("ls", within=IN_TIME) == "changed\nfolder\nnew\nread\nunread\n"
@@ -166,16 +155,18 @@ def test_a_reader_whose_server_is_killed_gets_an_error_in_time(
         store = StoreApi.create(client)
         store.put("f", content)
         options = ("--timeout", f"{TIMEOUT}s")
-        with mounted_store(sandbox, store.id, *options, token=token, server=server) as mounted:
-            with (mounted.path / "f").open("rb", buffering=0) as file:
-                assert file.read(1000) == content[:1000]
-                server.kill()
-                mounted.expect_log("read: ")
-                with failing(*UNREACHABLE):
-                    os.pread(file.fileno(), 1000, len(content) - 1000)
-                with home.serving():
-                    assert os.pread(file.fileno(), 1000, len(content) - 1000) == content[-1000:]
-                    assert file.read(1_000_000) == content[1000:1_001_000]
+        with (
+            mounted_store(sandbox, store.id, *options, token=token, server=server) as mounted,
+            (mounted.path / "f").open("rb", buffering=0) as file,
+        ):
+            assert file.read(1000) == content[:1000]
+            server.kill()
+            mounted.expect_log("read: ")
+            with failing(*UNREACHABLE, within=IN_TIME):
+                os.pread(file.fileno(), 1000, len(content) - 1000)
+            with home.serving():
+                assert os.pread(file.fileno(), 1000, len(content) - 1000) == content[-1000:]
+                assert file.read(1_000_000) == content[1000:1_001_000]
 
 
 def test_a_server_that_hangs_is_given_up_in_time(home: Home, sandbox: Sandbox, token: str) -> None:
@@ -187,7 +178,7 @@ def test_a_server_that_hangs_is_given_up_in_time(home: Home, sandbox: Sandbox, t
             os.kill(server.pid, signal.SIGSTOP)
             try:
                 mounted.expect_log("flush: .*")
-                with failing(errno.ETIMEDOUT):
+                with failing(errno.ETIMEDOUT, within=IN_TIME):
                     write(mounted.path / "new", b"bytes")
             finally:
                 os.kill(server.pid, signal.SIGCONT)
@@ -205,7 +196,7 @@ def test_what_no_store_takes_is_kept_and_told(home: Home, sandbox: Sandbox, toke
             mounted.expect_log("flush: ")
             mounted.expect_log("in the background: ")
             mounted.expect_log("not uploaded: its bytes are kept in")
-            with failing(*UNREACHABLE):
+            with failing(*UNREACHABLE, within=IN_TIME):
                 write(mounted.path / "new", b"bytes")
             ended = sandbox.kvsfs("umount", str(mounted.path))
             assert ended.returncode == ExitCode.NOT_ALL_UPLOADED

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from kvsfs.errors import ExitCode
 from tests.support.serving import LoggedRequest, RunningServer
 
@@ -367,6 +369,15 @@ def wait_until(condition: Callable[[], object], *, within: float = LEAVING_SECON
     while not condition():
         assert time.monotonic() < deadline, f"not within {within} s"
         select.select([], [], [], 0.01)
+
+
+@contextlib.contextmanager
+def failing(*numbers: int, within: float = COMMAND_SECONDS) -> Iterator[None]:
+    """Expect an OSError with one of these errnos, in time."""
+    started = time.monotonic()
+    with pytest.raises(OSError, check=lambda error: error.errno in numbers):
+        yield
+    assert time.monotonic() - started < within
 
 
 def _device_minor(path: Path) -> int | None:
