@@ -1,16 +1,17 @@
-"""The handlers of stores: the collection, one store, its keys, and the user who asks."""
+"""The handlers of stores: the collection, one store, its keys, all its records."""
 
 from __future__ import annotations
 
-import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, get_args
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from kvsfs.server.access import Gate, opens_keys
+from kvsfs.server.access import Gate, opens_storage
 from kvsfs.server.answers import (
     ApiError,
     enveloped,
@@ -20,15 +21,17 @@ from kvsfs.server.answers import (
     store_not_found,
     store_url,
 )
-from kvsfs.server.storage import NameTaken, Storage, StoreField
-from kvsfs.server.users import user_id
-from kvsfs.types import GeneralAccess
+from kvsfs.server.bodies import json_object
+from kvsfs.server.encodings import UndecodableValue
+from kvsfs.server.parameters import flag, integer, one_of
+from kvsfs.server.schemas import SchemaRefused, check_schema, collections_of
+from kvsfs.server.storage import KeySelection, NameTaken, Storage, StoreField
+from kvsfs.types import GeneralAccess, StoreInfo
+
+logger = logging.getLogger(__name__)
 
 MAX_PAGE = 1000
 """Items in a page, of keys and of stores: the API's maximum and default."""
-
-MAX_JSON_BYTES = 1024 * 1024
-"""The JSON body of a store call: a schema of many collections has some 10 KiB."""
 
 NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
 
@@ -46,13 +49,14 @@ class Stores:
     async def list(self, request: Request) -> Response:
         """Answer keyValueStores_get."""
         username = self._gate.require_user(request)
-        offset, limit = _integer(request, "offset", 0, least=0), _integer(request, "limit", MAX_PAGE, least=1)
-        limit = min(limit, MAX_PAGE)
-        desc, unnamed = _flag(request, "desc"), _flag(request, "unnamed")
+        offset, limit = integer(request, "offset", default=0), _limit(request)
+        desc, unnamed = flag(request, "desc"), flag(request, "unnamed")
         stores, total = await self._storage.list_stores(
             username, offset=offset, limit=limit, desc=desc, unnamed=unnamed
         )
-        if _ownership(request) == "sharedWithMe":  # nobody can share a store with a user here
+        if (
+            one_of(request, "ownership", ("ownedByMe", "sharedWithMe")) == "sharedWithMe"
+        ):  # nobody can share a store with a user here
             stores, total = (), 0
         page = {"total": total, "offset": offset, "limit": limit, "desc": desc, "count": len(stores)}
         items = [store_json(request, store, writer=True) for store in stores]
@@ -64,9 +68,14 @@ class Stores:
         name = request.query_params.get("name")
         if name is not None:
             _check_name(name)
-        schema = (await _json_object(request)).get("schema")
+        schema = (await json_object(request)).get("schema")
         if not isinstance(schema, dict | None):
             raise invalid_input("The schema must be an object.")
+        if schema is not None:
+            try:
+                check_schema(schema)
+            except SchemaRefused as refused:
+                raise ApiError(400, "store-schema-invalid", str(refused)) from None
         store, made = await self._storage.get_or_create_store(username, name, schema)
         headers = {"Location": store_url(request, store.id)} if made else None
         return enveloped(store_json(request, store, writer=True), 201 if made else 200, headers)
@@ -79,7 +88,7 @@ class Stores:
     async def update(self, request: Request) -> Response:
         """Answer keyValueStore_put."""
         store = await self._gate.writing(request)
-        changes = _changes(await _json_object(request))
+        changes = _changes(await json_object(request))
         try:
             changed = await self._storage.update_store(store.id, changes)
         except NameTaken:
@@ -96,14 +105,16 @@ class Stores:
 
     async def keys(self, request: Request) -> Response:
         """Answer keyValueStore_keys_get."""
-        grant = await self._gate.reading(request, opens_keys)
-        limit = min(_integer(request, "limit", MAX_PAGE, least=1), MAX_PAGE)
+        grant = await self._gate.reading(request, opens_storage)
+        limit = _limit(request)
         after = request.query_params.get("exclusiveStartKey") or None
-        prefix = request.query_params.get("prefix", "")
-        if "collection" in request.query_params:
-            raise ApiError(400, "invalid-collection", "The key-value store has no such collection.")
+        selection = _selection(request, grant.store)
         # One more than asked for tells whether there is a next page.
-        found = await self._storage.list_keys(grant.store.id, after=after, prefix=prefix, limit=limit + 1)
+        found = (
+            await self._storage.list_keys(grant.store.id, after=after, selection=selection, limit=limit + 1)
+            if selection
+            else ()
+        )
         page, truncated = found[:limit], len(found) > limit
         url = store_url(request, grant.store.id)
         secret = grant.store.url_signing_secret_key if grant.signs else None
@@ -118,10 +129,52 @@ class Stores:
             }
         )
 
-    async def me(self, request: Request) -> Response:
-        """Answer users_me_get."""
-        username = self._gate.require_user(request)
-        return enveloped({"id": user_id(username), "username": username})
+    async def records(self, request: Request) -> Response:
+        """Answer keyValueStore_records_get: all records as one ZIP archive."""
+        grant = await self._gate.reading(request, opens_storage)
+        selection = _selection(request, grant.store)
+        if selection is None:
+            selection = KeySelection(only="")  # which no key is
+        name = grant.store.name or grant.store.id
+        headers = {
+            "Content-Disposition": f'attachment; filename="{name}.zip"',
+            "Cache-Control": "no-cache",
+            "X-Content-Type-Options": "nosniff",
+        }
+        return ArchiveStream(self._storage.archive(grant.store.id, selection), headers)
+
+
+class ArchiveStream(StreamingResponse):
+    """Sends an archive, and lets go of its files whatever happens."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
+        super().__init__(pieces, 200, headers, "application/zip")
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        except UndecodableValue as error:
+            # The headers are out: that the connection is cut before the end is what tells the client.
+            logger.warning("an archive broke off: %s", error)
+        finally:
+            await self._pieces.aclose()
+
+
+def _selection(request: Request, store: StoreInfo) -> KeySelection | None:
+    """Give what `prefix` and `collection` leave of a store's keys; None for nothing. Raises ApiError."""
+    prefix = request.query_params.get("prefix", "")
+    name = request.query_params.get("collection")
+    if name is None:
+        return KeySelection(prefix)
+    collection = collections_of(store.schema).get(name)
+    if collection is None:
+        raise ApiError(400, "invalid-collection", "The key-value store has no such collection.")
+    if collection.key is not None:
+        return KeySelection(only=collection.key) if collection.key.startswith(prefix) else None
+    shorter, longer = sorted((prefix, collection.key_prefix), key=len)
+    return KeySelection(longer) if longer.startswith(shorter) else None
 
 
 def _changes(body: Mapping[str, Any]) -> dict[StoreField, str | None]:
@@ -151,40 +204,6 @@ def _check_title(title: object) -> str | None:
     return title
 
 
-def _integer(request: Request, name: str, default: int, *, least: int) -> int:
-    text = request.query_params.get(name, "")
-    if not text:
-        return default
-    # int() would take "1_000" and digits of other scripts; SQLite's integers end at 18 digits.
-    if not (text.isascii() and text.isdigit() and len(text) <= 15 and int(text) >= least):
-        raise invalid_input(f"{name} must be a whole number of at least {least}.")
-    return int(text)
-
-
-def _flag(request: Request, name: str) -> bool:
-    return request.query_params.get(name, "").lower() in ("true", "1")
-
-
-def _ownership(request: Request) -> str | None:
-    ownership = request.query_params.get("ownership")
-    if ownership not in (None, "ownedByMe", "sharedWithMe"):
-        raise invalid_input("ownership must be ownedByMe or sharedWithMe.")
-    return ownership
-
-
-async def _json_object(request: Request) -> dict[str, Any]:
-    """Give the body, a JSON object or nothing. Raises ApiError."""
-    received = bytearray()
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > MAX_JSON_BYTES:
-            raise ApiError(
-                413, "request-too-large", f"The payload is too large (limit: {MAX_JSON_BYTES} bytes)."
-            )
-    try:
-        body = json.loads(received or b"{}")
-    except (ValueError, RecursionError):
-        raise invalid_input("The payload is not JSON.") from None
-    if not isinstance(body, dict):
-        raise invalid_input("The payload must be a JSON object.")
-    return body
+def _limit(request: Request) -> int:
+    """Give the size of a page. 0 is what both official clients send for "as many as you like"."""
+    return min(integer(request, "limit", MAX_PAGE) or MAX_PAGE, MAX_PAGE)

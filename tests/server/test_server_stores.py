@@ -146,7 +146,7 @@ def test_a_start_key_need_not_exist_and_prefix_narrows(joe: httpx.Client, store:
     assert keys(prefix="%") == []
 
 
-@pytest.mark.parametrize("limit", ["0", "-1", "x", "1.5", "1_0", "9" * 30])
+@pytest.mark.parametrize("limit", ["-1", "x", "1.5", "1_0", "9" * 30])
 def test_senseless_limits_are_refused(joe: httpx.Client, store: str, limit: str) -> None:
     answer = joe.get(f"{store}/keys", params={"limit": limit})
     assert (answer.status_code, error_type(answer)) == (400, "invalid-input")
@@ -154,6 +154,7 @@ def test_senseless_limits_are_refused(joe: httpx.Client, store: str, limit: str)
 
 def test_a_limit_above_the_maximum_gives_the_maximum(joe: httpx.Client, store: str) -> None:
     assert joe.get(f"{store}/keys", params={"limit": "5000"}).json()["data"]["limit"] == 1000
+    assert joe.get(f"{store}/keys", params={"limit": "0"}).json()["data"]["limit"] == 1000
 
 
 def test_statistics_and_times_tell_the_truth(joe: httpx.Client, store: str) -> None:
