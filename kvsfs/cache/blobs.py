@@ -125,6 +125,14 @@ class Blob:
         other.size = self.size
         other.present.add(0, self.size)
 
+    def check_invariants(self) -> None:
+        """For tests."""
+        self.present.check_invariants()
+        assert (self._fd >= 0) == self.in_use
+        found = os.fstat(self._fd) if self.in_use else os.stat(self.path)
+        assert found.st_size == self.size
+        assert self.present.gap(self.size, 2**63) == (self.size, 2**63), "bytes behind the end"
+
     def remove(self) -> None:
         """Unlink the cache file; users that have it open keep their bytes."""
         with contextlib.suppress(FileNotFoundError):
@@ -173,8 +181,12 @@ class BlobFolder:
 
     def mark_clean(self, blob: Blob) -> None:
         """Note on disk that a store has the blob's bytes."""
-        if os.path.dirname(blob.path) == self._dirty:
+        if self.is_dirty(blob):
             self._move(blob, os.path.join(self._clean, os.path.basename(blob.path).partition(".")[0]))
+
+    def is_dirty(self, blob: Blob) -> bool:
+        """Tell whether the blob holds bytes that only we have."""
+        return os.path.dirname(blob.path) == self._dirty
 
     def set_aside(self, blob: Blob) -> str:
         """Move a dirty blob to where no start removes it; its new path."""

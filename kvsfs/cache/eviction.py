@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import os
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 from cachetools import LRUCache
@@ -37,6 +38,16 @@ class CleanBlobs(Generic[K]):
     def used_bytes(self) -> int:
         """Bytes of all blobs in here."""
         return int(self._blobs.currsize)
+
+    def check_invariants(self) -> None:
+        """For tests."""
+        assert self.used_bytes == sum(blob.size for blob in self._blobs.values()) <= self._blobs.maxsize
+        for blob in self._blobs.values():
+            assert os.path.exists(blob.path)
+            assert not blob.in_use
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._blobs)
 
 
 class _Lru(LRUCache[K, Blob]):

@@ -128,6 +128,15 @@ class Content:
         if not self.dirty:
             self._blobs.mark_clean(self.blob)
 
+    def check_invariants(self) -> None:
+        """For tests."""
+        assert 0 <= self.stored_version <= self.version
+        assert self.users >= 0
+        assert self.blob.in_use or not self.users
+        assert self.fetch is None or self.fetch.blob is self.blob
+        assert self._frozen is None or self._frozen.complete
+        self.blob.check_invariants()
+
     def _mark_changed(self, key: str) -> None:
         self.version += 1
         self._blobs.mark_dirty(self.blob, key)

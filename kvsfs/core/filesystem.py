@@ -11,6 +11,7 @@ import errno
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -355,6 +356,20 @@ class FileSystem:
         users = {handle.content: handle.file for handle in self._files}
         users |= {file.content: file for file in self.inodes.files() if file.content is not None}
         return [(file, content) for content, file in users.items() if content.dirty and not file.removed]
+
+    def check_invariants(self) -> None:
+        """For tests."""
+        self.inodes.check_invariants()
+        self._versions.check_invariants()
+        handles = Counter(handle.file for handle in self._files)
+        users = Counter(handle.content for handle in self._files)
+        for content, count in users.items():
+            content.check_invariants()
+            assert content.users >= count
+        for file in self.inodes.files():
+            assert file.handles == handles[file]
+            if file.dirty and not file.removed and file.content is not None:
+                assert self._blobs.is_dirty(file.content.blob)
 
     # --- shared -----------------------------------------------------------------------------------
 

@@ -291,6 +291,24 @@ class InodeTable:
         """Drop a removed file whose last handle went, unless the kernel still knows it."""
         self._drop_if_unknown(file)
 
+    def check_invariants(self) -> None:
+        """For tests."""
+        for number, inode in self._by_number.items():
+            assert inode.number == number
+            if isinstance(inode, Folder):
+                self._check_folder(inode)
+            else:
+                assert isinstance(inode, File)
+                assert not inode.removed or inode.lookup_count or inode.handles
+
+    def _check_folder(self, folder: Folder) -> None:
+        for children in (folder.files, folder.folders):
+            for component, child in children.items():
+                assert child.parent is folder
+                assert child.component == component
+                assert self._by_number[child.number] is child
+        assert all(file.key == names.encode(folder.path + file.component) for file in folder.files.values())
+
     def _drop_if_unknown(self, inode: Inode) -> None:
         held = isinstance(inode, File) and inode.handles > 0
         if inode.removed and inode.lookup_count == 0 and not held:

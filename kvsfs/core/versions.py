@@ -131,6 +131,19 @@ class Versions:
             if file.content is None and head.length is not None:
                 self._learn_length(file, head.length)
 
+    def check_invariants(self) -> None:
+        """For tests."""
+        self._clean.check_invariants()
+        for file in self._clean:
+            assert file.content is not None
+            assert not file.content.users
+            assert not file.dirty
+        for file in self._inodes.files():
+            if file.content is not None:
+                file.content.check_invariants()
+            else:
+                assert file.stored or file.removed
+
     def _is_current(self, file: File) -> bool:
         """Tell whether what is here needs no question: ours alone, or validated a moment ago."""
         if file.content is None:
