@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import trio
 
 from kvsfs.cache.blobs import Blob
-from kvsfs.errors import RecordChanged, StoreUnreachable
+from kvsfs.errors import RecordChanged, RequestRefused, StoreUnreachable
 from kvsfs.store.protocol import RecordStream, Store
 from kvsfs.types import ByteRange, RecordHead, RecordKey
 
@@ -93,7 +93,7 @@ class Fetch:
         """
         self._wanted = max(self._wanted, stop)
         while (gap := self.blob.present.gap(start, min(stop, self.limit))) is not None:
-            stream = next((s for s in self._streams if s.reaches(gap[0])), None) or self._start_range(gap[0])
+            stream = self._stream_for(gap[0]) or self._start_range(gap[0])
             if stream is None:
                 await self._changed.wait()
                 continue
@@ -127,6 +127,13 @@ class Fetch:
     def resumable(self) -> bool:
         """Whether missing bytes can be fetched later, and proven to be of the same version."""
         return self.head is not None and self.head.accepts_ranges and self.head.validator is not None
+
+    def _stream_for(self, offset: int) -> _Stream | None:
+        """Find a stream that will bring a byte soon, or at all where no other can be asked for."""
+        for stream in self._streams:
+            if stream.reaches(offset) or (not self.resumable and stream.position <= offset):
+                return stream
+        return None
 
     def _start_range(self, position: int) -> _Stream | None:
         """Start a stream; None when there are too many already and each of them has a reader that waits."""
@@ -180,6 +187,9 @@ class Fetch:
                     self._check_version(record.head)
                     stream.position = record.start
                     await self._copy(record, stream)
+        except RequestRefused as error:
+            # 416: shorter by now than where we wanted to read on.
+            stream.failure = self._change() if error.status == 416 else error
         except Exception as error:  # noqa: BLE001 - belongs to those who wait, not to the mount
             stream.failure = error
         finally:
@@ -198,7 +208,10 @@ class Fetch:
     def _check_version(self, head: RecordHead) -> None:
         assert self.head is not None
         if head.validator != self.head.validator:
-            raise RecordChanged(f"{self._key} was changed in the store while it was read: open it again")
+            raise self._change()
+
+    def _change(self) -> RecordChanged:
+        return RecordChanged(f"{self._key} was changed in the store while it was read: open it again")
 
     async def _copy(self, record: RecordStream, stream: _Stream) -> None:
         async for chunk in record.chunks():
