@@ -24,6 +24,10 @@ from tests.support.mounted import Mounted, errno_in, mounted, on_mock_clock
 GONE = StoreUnreachable("the network is down")
 
 
+def bytes_in(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
 # --- what operations cost ---------------------------------------------------------------------------
 
 
@@ -510,7 +514,7 @@ def test_what_could_not_be_uploaded_is_uploaded_by_the_drain_or_set_aside() -> N
             m.hooks.fail("set_record", GONE)
             await m.fs.drain()
             (left,) = m.fs.set_aside()
-            assert Path(left).read_bytes() == b"hello"
+            assert bytes_in(left) == b"hello"
             assert await m.other.records() == {}
 
     on_mock_clock(main)

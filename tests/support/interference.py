@@ -46,6 +46,9 @@ class Interference:
         """Each operation that began, with its key."""
         self.delay = 0.0
         """Seconds before each operation."""
+        self.raised = 0
+        """Errors raised so far."""
+        self._gates: list[Gate] = []
         self._before: list[_Rule] = []
         self._after: list[_Rule] = []
         self._pieces: list[tuple[int, Gate | StoreError]] = []
@@ -66,9 +69,18 @@ class Interference:
         """Let the next such operation do its work, and raise all the same."""
         self._after.append(_Rule(operation, key, error=error))
 
+    def forgive(self, operation: str) -> None:
+        """Forget failures of such operations."""
+        self._before = [rule for rule in self._before if rule.operation != operation or rule.error is None]
+
+    def answer(self, operation: str) -> None:
+        """Forget answers of such operations that were to be lost."""
+        self._after = [rule for rule in self._after if rule.operation != operation or rule.error is None]
+
     def hold_piece(self, offset: int) -> Gate:
         """Stop the next body that gets to this offset, before the piece there."""
         gate = Gate()
+        self._gates.append(gate)
         self._pieces.append((offset, gate))
         return gate
 
@@ -78,11 +90,10 @@ class Interference:
 
     def clear(self) -> None:
         """Forget all rules; what waits goes on."""
-        waiting = [rule.gate for rule in self._before + self._after]
         self._before, self._after, self._pieces, self.delay = [], [], [], 0.0
-        for gate in waiting:
-            if gate is not None:
-                gate.open()
+        for gate in self._gates:
+            gate.open()
+        self._gates = []
 
     async def before(self, operation: str, key: RecordKey | None) -> None:
         self.log.append((operation, key))
@@ -99,11 +110,13 @@ class Interference:
             return
         self._pieces.remove(rule)
         if isinstance(rule[1], StoreError):
+            self.raised += 1
             raise rule[1]
         await rule[1].pass_through()
 
     def _gated(self, rules: list[_Rule], operation: str, key: str | None) -> Gate:
         gate = Gate()
+        self._gates.append(gate)
         rules.append(_Rule(operation, key, gate=gate))
         return gate
 
@@ -115,4 +128,5 @@ class Interference:
         if rule.gate is not None:
             await rule.gate.pass_through()
         if rule.error is not None:
+            self.raised += 1
             raise rule.error

@@ -20,7 +20,7 @@ from kvsfs.errors import FileError, KvsfsError
 from kvsfs.fuse.errnos import errno_of
 from kvsfs.store.bodies import BytesBody
 from kvsfs.store.memory import MemoryStoreCollection
-from kvsfs.types import ContentEncoding, RecordHead, RecordKey
+from kvsfs.types import ContentEncoding, RecordHead, RecordKey, StoreInfo
 from tests.support.interference import Interference
 
 NOBODY = 2**22 + 1
@@ -88,7 +88,23 @@ class Mounted:
         self.blobs: BlobFolder
         self.fs: FileSystem
         self.nursery: trio.Nursery
+        self.info: StoreInfo
+        self.tuning: Tuning
         self.changed: list[int] = []
+
+    def remount(self) -> None:
+        """Begin again, knowing nothing."""
+        self.blobs.close()
+        self.blobs = BlobFolder(self.blobs.path)
+        self.fs = FileSystem(
+            self.store,
+            self.info,
+            self.blobs,
+            self.nursery,
+            tuning=self.tuning,
+            ownership=Ownership(),
+            attributes_changed=self.changed.append,
+        )
 
     @property
     def calls(self) -> Counter[str]:
@@ -220,15 +236,8 @@ async def mounted(
         mount.blobs = BlobFolder(folder or temporary)
         async with trio.open_nursery() as nursery:
             mount.nursery = nursery
-            mount.fs = FileSystem(
-                mount.store,
-                info,
-                mount.blobs,
-                nursery,
-                tuning=tuning or Tuning(),
-                ownership=Ownership(),
-                attributes_changed=mount.changed.append,
-            )
+            mount.info, mount.tuning = info, tuning or Tuning()
+            mount.remount()
             try:
                 yield mount
             finally:

@@ -1,0 +1,510 @@
+"""The file system against a model of what it promises, under drawn operations, interference and time.
+
+Two models. `Alone`: this mount is the store's only client, so POSIX semantics hold byte for byte whatever the
+network does: requests that hang, answers that are late, requests that fail, evictions, remounts. `Shared`:
+others write and delete too, so what is promised is less: close-to-open consistency, and that the last writer
+wins with the bytes of one version.
+
+Waits are drawn from the file system's own timers, a little before and a little after.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from kvsfs.core import names
+from kvsfs.core.filesystem import Changes, Tuning
+from kvsfs.errors import PermissionDenied, StoreError, StoreTimeout, StoreUnreachable
+from tests.support.mounted import NOBODY, Mounted, errno_in, mounted, on_mock_clock
+
+TUNING = Tuning(listing_ttl=30.0, revalidate=5.0, close_timeout=100.0, cache_bytes=150_000)
+EPSILON = 0.01
+TIMERS = (0.0, 2.0, TUNING.revalidate, TUNING.listing_ttl)
+FILES = ("a", "b", "d/a", "d/b", "d/e/a")
+FOLDERS = ("d", "d/e", "f")
+REQUESTS = ("set_record", "delete_record", "get_record", "list_keys", "head_record")
+
+Op = tuple[Any, ...]
+
+
+def parent_of(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def key_of(path: str) -> str:
+    return names.encode(path.encode())
+
+
+@dataclass(eq=False)
+class Node:
+    """A file as POSIX sees it: it outlives its name."""
+
+    number: int
+    data: bytearray = field(default_factory=bytearray)
+    changes: int = 0
+    mime_type: str | None = None
+    """As it was set; None while it may be anything."""
+    guessed: bool = True
+    """The mount knows that it has guessed the type; after a remount it does not."""
+    linked: bool = True
+
+
+@dataclass(eq=False)
+class Handle:
+    fh: int
+    node: Node
+    flags: int
+    busy: int = 0
+    dirty: bool = False
+
+    @property
+    def writable(self) -> bool:
+        return self.flags & os.O_ACCMODE != os.O_RDONLY
+
+
+class Alone:
+    """Runs operations and compares. What may wait for the network runs in a task of its own, as requests of
+    the kernel do; the kernel's own locks are kept: one operation on names at a time."""
+
+    def __init__(self, mount: Mounted) -> None:
+        self.m = mount
+        self.files: dict[str, Node] = {}
+        self.folders: set[str] = set()
+        self.handles: list[Handle] = []
+        self.pending: list[str] = []
+        self.names_busy = False
+        self.counter = 0
+
+    # --- running ------------------------------------------------------------------------------------
+
+    async def start(self, what: str, body: Callable[[], Awaitable[None]], *, on_names: bool = False) -> None:
+        """Run `body` beside; come back when everything waits."""
+        if on_names and self.names_busy:
+            return
+        self.names_busy = self.names_busy or on_names
+
+        async def task() -> None:
+            self.pending.append(what)
+            try:
+                await body()
+            finally:
+                self.pending.remove(what)
+                if on_names:
+                    self.names_busy = False
+
+        self.m.nursery.start_soon(task)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def attempt(self, call: Awaitable[Any], *expected: int) -> tuple[Any, int]:
+        """Give the result and its errno, which is 0, expected, or of a request that the test made fail."""
+        raised, started = self.m.hooks.raised, trio.current_time()
+        try:
+            result = await call
+        except Exception as error:
+            number = errno_in(error)
+            if isinstance(error, StoreTimeout):
+                assert trio.current_time() - started >= TUNING.close_timeout or self.m.hooks.raised > raised
+            elif isinstance(error, StoreError) and self.m.hooks.raised > raised:
+                pass
+            elif number not in expected:
+                raise
+            return None, number
+        assert not expected or 0 in expected, f"expected {expected}, but it worked"
+        return result, 0
+
+    async def finish(self) -> None:
+        """Let everything that waits go on to its end."""
+        self.m.hooks.clear()
+        for _ in range(1000):
+            if not self.pending:
+                return
+            await trio.sleep(0.1)
+        raise AssertionError(f"still waiting: {self.pending}")
+
+    def bytes_for(self, length: int) -> bytes:
+        self.counter = self.counter % 255 + 1
+        return bytes([self.counter]) * length
+
+    def handle(self, place: int) -> Handle | None:
+        return self.handles[place % len(self.handles)] if self.handles else None
+
+    def is_there(self, folder: str) -> bool:
+        return not folder or folder in self.folders
+
+    def children(self, folder: str) -> list[str]:
+        paths = [p for p in (*self.files, *self.folders) if parent_of(p) == folder]
+        return sorted(p.rpartition("/")[2] for p in paths)
+
+    # --- operations on names ------------------------------------------------------------------------
+
+    async def op_create(self, path: str, flags: int) -> None:
+        async def body() -> None:
+            if path in self.files or not self.is_there(parent_of(path)):
+                return
+            _, failed = await self.attempt(self.m.walk(path), errno.ENOENT)
+            if failed != errno.ENOENT:
+                return
+            fh = await self.m.create(path, flags)
+            node = Node(self.m.fs._files.get(fh).file.number)
+            self.files[path] = node
+            self.handles.append(Handle(fh, node, flags, dirty=True))
+
+        await self.start(f"create {path}", body, on_names=True)
+
+    async def op_unlink(self, path: str) -> None:
+        async def body() -> None:
+            if not self.is_there(parent_of(path)):
+                return
+            expected = 0 if path in self.files else errno.ENOENT
+            _, failed = await self.attempt(self.m.unlink(path), expected)
+            if not failed:
+                self.files.pop(path).linked = False
+
+        await self.start(f"unlink {path}", body, on_names=True)
+
+    async def op_rename(self, path: str, new: str) -> None:
+        async def body() -> None:
+            if not self.is_there(parent_of(path)) or not self.is_there(parent_of(new)):
+                return
+            source, target = self.files.get(path), self.files.get(new)
+            if target is not None:
+                self.m.hooks.forgive("delete_record")
+            self.m.hooks.answer("set_record")
+            expected = 0 if source is not None else errno.ENOENT
+            _, failed = await self.attempt(self.m.rename(path, new), expected)
+            if failed:
+                if source is not None and target is None:
+                    await self.m.other.delete(key_of(new))  # after a failed DELETE both keys hold the bytes
+                return
+            if source is None or source is target:
+                return
+            if target is not None:
+                target.linked = False
+                if source.mime_type is None and source.guessed:
+                    source.mime_type = target.mime_type
+            self.files[new] = self.files.pop(path)
+
+        await self.start(f"rename {path} {new}", body, on_names=True)
+
+    async def op_mkdir(self, path: str) -> None:
+        async def body() -> None:
+            if not self.is_there(parent_of(path)):
+                return
+            is_new = path not in self.folders
+            _, failed = await self.attempt(self.m.walk(path), errno.ENOENT if is_new else 0)
+            if is_new and failed == errno.ENOENT:
+                await self.m.mkdir(path)
+                self.folders.add(path)
+
+        await self.start(f"mkdir {path}", body, on_names=True)
+
+    async def op_rmdir(self, path: str) -> None:
+        async def body() -> None:
+            if not self.is_there(parent_of(path)):
+                return
+            expected = 0
+            if path not in self.folders:
+                expected = errno.ENOENT
+            elif self.children(path):
+                expected = errno.ENOTEMPTY
+            _, failed = await self.attempt(self.m.rmdir(path), expected)
+            if not failed:
+                self.folders.remove(path)
+
+        await self.start(f"rmdir {path}", body, on_names=True)
+
+    async def op_ls(self, path: str) -> None:
+        async def body() -> None:
+            if not self.is_there(path):
+                return
+            found, failed = await self.attempt(self.m.names(path), 0)
+            if not failed:
+                assert sorted(found) == self.children(path)
+
+        await self.start(f"ls {path}", body, on_names=True)
+
+    async def op_lookup(self, path: str) -> None:
+        async def body() -> None:
+            if not self.is_there(parent_of(path)):
+                return
+            expected = 0 if path in self.files or path in self.folders else errno.ENOENT
+            inode, failed = await self.attempt(self.m.walk(path), expected)
+            if not failed and path in self.files:
+                self.files[path].number = inode.number
+
+        await self.start(f"lookup {path}", body, on_names=True)
+
+    async def op_setxattr(self, path: str, value: str) -> None:
+        async def body() -> None:
+            node = self.files.get(path)
+            if node is None:
+                return
+            self.m.hooks.answer("set_record")
+            call = self.m.fs.setxattr(node.number, b"user.mime_type", value.encode())
+            _, failed = await self.attempt(call, 0)
+            if not failed:
+                node.mime_type = value
+
+        await self.start(f"setxattr {path}", body, on_names=True)
+
+    # --- operations on open files -------------------------------------------------------------------
+
+    async def op_open(self, path: str, flags: int) -> None:
+        node = self.files.get(path)
+        if node is None:
+            return
+
+        async def body() -> None:
+            expected = (0, errno.ESTALE, errno.ENOENT)
+            opened, failed = await self.attempt(self.m.fs.open(node.number, flags, NOBODY), *expected)
+            if failed:
+                assert failed not in (errno.ESTALE, errno.ENOENT) or not node.linked
+                return
+            self.handles.append(Handle(opened.fh, node, flags, dirty=bool(flags & os.O_TRUNC)))
+            if flags & os.O_TRUNC:
+                node.data.clear()
+                node.changes += 1
+
+        await self.start(f"open {path}", body)
+
+    async def op_read(self, place: int, offset: int, length: int) -> None:
+        handle = self.handle(place)
+        if handle is None:
+            return
+
+        async def body() -> None:
+            node, changes = handle.node, handle.node.changes
+            handle.busy += 1
+            found, failed = await self.attempt(self.m.fs.read(handle.fh, offset, length), 0)
+            handle.busy -= 1
+            if not failed and node.changes == changes:
+                assert found == node.data[offset : offset + length]
+
+        await self.start("read", body)
+
+    async def op_write(self, place: int, offset: int, length: int) -> None:
+        handle = self.handle(place)
+        if handle is None or not handle.writable:
+            return
+        data, node = self.bytes_for(length), handle.node
+        await self.m.fs.write(handle.fh, offset, data)
+        start = len(node.data) if handle.flags & os.O_APPEND else offset
+        node.data.extend(bytes(max(0, start - len(node.data))))
+        node.data[start : start + length] = data
+        node.changes += 1
+        handle.dirty = True
+
+    async def op_truncate(self, place: int, size: int) -> None:
+        handle = self.handle(place)
+        if handle is None or not handle.writable:
+            return
+        await self.m.fs.setattr(handle.node.number, Changes(size=size), handle.fh)
+        self.cut(handle.node, size)
+        handle.dirty = True
+
+    def cut(self, node: Node, size: int) -> None:
+        node.data = node.data[:size] + bytes(max(0, size - len(node.data)))
+        node.changes += 1
+
+    async def op_truncate_path(self, path: str, size: int) -> None:
+        await self.finish()
+        node = self.files.get(path)
+        if node is None:
+            return
+        # Without interference: an error would not tell whether the size was changed.
+        await self.m.fs.setattr(node.number, Changes(size=size), None)
+        self.cut(node, size)
+        assert await self.m.other.read(key_of(path)) == node.data
+
+    async def op_touch(self, path: str, time_ns: int) -> None:
+        node = self.files.get(path)
+        if node is not None:
+            inode = await self.m.fs.setattr(node.number, Changes(mtime_ns=time_ns), None)
+            assert inode.mtime_ns == time_ns
+
+    async def op_flush(self, place: int) -> None:
+        await self.upload(place, "flush", self.m.fs.flush)
+
+    async def op_fsync(self, place: int) -> None:
+        await self.upload(place, "fsync", self.m.fs.fsync)
+
+    async def op_close(self, place: int) -> None:
+        handle = self.handle(place)
+        if handle is not None and not handle.busy:
+            self.handles.remove(handle)
+            await self.upload_of(handle, "close", self.m.close)
+
+    async def upload(self, place: int, what: str, call: Callable[[int], Awaitable[None]]) -> None:
+        handle = self.handle(place)
+        if handle is not None:
+            await self.upload_of(handle, what, call)
+
+    async def upload_of(self, handle: Handle, what: str, call: Callable[[int], Awaitable[None]]) -> None:
+        async def body() -> None:
+            node, changes = handle.node, handle.node.changes
+            dirty, handle.dirty = handle.dirty, False
+            handle.busy += 1
+            _, failed = await self.attempt(call(handle.fh), 0)
+            handle.busy -= 1
+            handle.dirty = handle.dirty or bool(failed and dirty)
+            path = next((p for p, n in self.files.items() if n is node), None)
+            if not failed and dirty and node.changes == changes and path and not self.names_busy:
+                assert await self.m.other.read(key_of(path)) == node.data
+
+        await self.start(what, body)
+
+    # --- time and interference ------------------------------------------------------------------------
+
+    async def op_wait(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    async def op_hold(self, operation: str) -> None:
+        self.m.hooks.hold(operation)
+
+    async def op_hold_answer(self, operation: str) -> None:
+        self.m.hooks.hold_answer(operation)
+
+    async def op_fail(self, operation: str, error: StoreError) -> None:
+        self.m.hooks.fail(operation, error)
+
+    async def op_lose_answer(self) -> None:
+        self.m.hooks.lose_answer("set_record", StoreTimeout("no answer"))
+
+    async def op_let_go(self) -> None:
+        await self.finish()
+
+    async def op_slow(self, seconds: float) -> None:
+        self.m.hooks.delay = seconds
+
+    async def op_settle(self) -> None:
+        """Drain; then the store holds what the model holds, byte for byte."""
+        await self.finish()
+        await self.m.fs.drain()
+        await self.finish()
+        assert self.m.fs.set_aside() == []
+        records = await self.m.other.records()
+        markers = {key for key in records if key.endswith("!2F")}
+        assert {k: v for k, v in records.items() if k not in markers} == {
+            key_of(path): bytes(node.data) for path, node in self.files.items()
+        }
+        there = {names.encode(folder.encode() + b"/") for folder in self.folders}
+        empty = {names.encode(f.encode() + b"/") for f in self.folders if not self.children(f)}
+        assert empty <= markers <= there
+        for path, node in self.files.items():
+            head = await self.m.other.head(key_of(path))
+            assert head is not None
+            assert node.mime_type in (None, head.content_type)
+
+    async def op_restart(self) -> None:
+        """Unmount and mount again: the store is all that is left."""
+        await self.finish()
+        while self.handles:
+            await self.op_close(0)
+        await self.op_settle()
+        self.m.remount()
+        for path, node in self.files.items():
+            node.number = (await self.m.walk(path)).number
+            node.guessed = False
+
+    async def run(self, ops: list[Op]) -> None:
+        for name, *arguments in ops:
+            note(f"{trio.current_time() % 10000:9.2f} {name} {arguments}")
+            await getattr(self, f"op_{name}")(*arguments)
+            self.check()
+        await self.finish()
+        await self.check_every_file()
+        await self.op_settle()
+        while self.handles:
+            await self.op_close(0)
+        await self.finish()
+        await self.check_every_file()
+        await self.op_settle()
+        self.check()
+        used = {f.content.blob.path for f in self.m.fs.inodes.files() if f.content is not None}
+        clean = os.path.join(self.m.blobs.path, "clean")
+        assert {os.path.join(clean, name) for name in os.listdir(clean)} == used
+        assert os.listdir(os.path.join(self.m.blobs.path, "dirty")) == []
+
+    def check(self) -> None:
+        """What holds after every step, without a request."""
+        self.m.fs.check_invariants()
+        for handle in self.handles:
+            assert self.m.fs.inodes.file(handle.node.number).size == len(handle.node.data)
+
+    async def check_every_file(self) -> None:
+        for handle in self.handles:
+            assert await self.m.read_all(handle.fh) == handle.node.data
+        for folder in ("", *self.folders):
+            assert sorted(await self.m.names(folder)) == self.children(folder)
+        for path, node in self.files.items():
+            assert await self.m.read_file(path) == node.data
+
+
+places = st.integers(0, 3)
+offsets = st.sampled_from((0, 1, 5, 70_000))
+lengths = st.sampled_from((1, 3, 70_000))
+sizes = st.sampled_from((0, 2, 70_001))
+files = st.sampled_from(FILES)
+folders = st.sampled_from(FOLDERS)
+waits = st.builds(
+    lambda timer, off: max(0.0, timer + off), st.sampled_from(TIMERS), st.sampled_from((-EPSILON, EPSILON))
+)
+requests = st.sampled_from(REQUESTS)
+write_flags = st.sampled_from((os.O_RDWR, os.O_WRONLY, os.O_WRONLY | os.O_APPEND))
+open_flags = st.one_of(st.just(os.O_RDONLY), write_flags, st.just(os.O_WRONLY | os.O_TRUNC))
+failures = st.sampled_from((StoreUnreachable("the network is down"), PermissionDenied("no")))
+
+operations = st.one_of(
+    st.tuples(st.just("create"), files, write_flags),
+    st.tuples(st.just("create"), st.just("a"), write_flags),
+    st.tuples(st.just("open"), files, open_flags),
+    st.tuples(st.just("write"), places, offsets, lengths),
+    st.tuples(st.just("write"), places, offsets, lengths),
+    st.tuples(st.just("read"), places, offsets, lengths),
+    st.tuples(st.just("close"), places),
+    st.tuples(st.just("close"), places),
+    st.tuples(st.sampled_from(("flush", "fsync")), places),
+    st.tuples(st.just("truncate"), places, sizes),
+    st.tuples(st.just("truncate_path"), files, sizes),
+    st.tuples(st.just("touch"), files, st.just(10**18)),
+    st.tuples(st.just("setxattr"), files, st.sampled_from(("text/x-one", "text/x-two"))),
+    st.tuples(st.just("unlink"), files),
+    st.tuples(st.just("rename"), files, files),
+    st.tuples(st.sampled_from(("mkdir", "rmdir")), folders),
+    st.tuples(st.just("ls"), st.one_of(st.just(""), folders)),
+    st.tuples(st.just("lookup"), st.one_of(files, folders)),
+    st.tuples(st.just("wait"), waits),
+    st.tuples(st.sampled_from(("hold", "hold_answer")), requests),
+    st.tuples(st.just("let_go")),
+    st.tuples(st.just("fail"), requests, failures),
+    st.tuples(st.just("lose_answer")),
+    st.tuples(st.just("slow"), st.sampled_from((0.0, 0.5, 3.0))),
+    st.tuples(st.just("settle")),
+    st.tuples(st.just("restart")),
+)
+
+
+def run_alone(ops: list[Op], page_size: int) -> None:
+    async def main() -> None:
+        async with mounted(tuning=TUNING, page_size=page_size) as m:
+            await Alone(m).run(ops)
+
+    on_mock_clock(main)
+
+
+MODEL = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+
+
+@settings(MODEL, max_examples=400)
+@given(st.random_module(), st.lists(operations, min_size=15, max_size=60), st.sampled_from((1, 2, 1000)))
+def test_a_mount_alone_is_a_posix_file_system(schedule: object, ops: list[Op], page_size: int) -> None:
+    note(f"schedule {schedule}")
+    run_alone(ops, page_size)
