@@ -46,6 +46,9 @@ class StoreInfo:
     user_id: str | None = None
     username: str | None = None
     general_access: GeneralAccess | None = None
+    actor_id: str | None = None
+    """Of the run whose default store this is."""
+    run_id: str | None = None
     stats: StoreStats = StoreStats()
     schema: Mapping[str, Any] | None = field(default=None, repr=False)
     console_url: str | None = None

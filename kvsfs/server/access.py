@@ -9,12 +9,28 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from kvsfs.server.answers import ApiError, store_not_found
+from kvsfs.server.answers import ApiError, run_not_found, store_not_found
 from kvsfs.server.moments import now_ms
-from kvsfs.server.storage import Storage
-from kvsfs.server.users import DEFAULT_USERNAME, Tokens
+from kvsfs.server.parameters import one_of
+from kvsfs.server.storage import Run, RunFilter, Storage
+from kvsfs.server.users import DEFAULT_USERNAME, Tokens, derived_id
 from kvsfs.signatures import verify_record, verify_storage
 from kvsfs.types import StoreInfo
+
+STATUSES = ("READY", "RUNNING", "SUCCEEDED", "FAILED", "TIMING-OUT", "TIMED-OUT", "ABORTING", "ABORTED")
+ORIGINS = (
+    "DEVELOPMENT",
+    "WEB",
+    "API",
+    "SCHEDULER",
+    "TEST",
+    "WEBHOOK",
+    "ACTOR",
+    "CLI",
+    "CI",
+    "STANDBY",
+    "MCP",
+)
 
 Verify = Callable[[StoreInfo, str], bool]
 """Whether a signature opens something of a store."""
@@ -83,8 +99,51 @@ class Gate:
             raise _insufficient_permissions()
         return Grant(store, writer=False, signs=False)
 
+    async def addressed_run(self, request: Request) -> Run:
+        """Give the run that the path names: by its ID, or as the last one of an Actor or a task.
+
+        The last one is the user's own, or, without a token, anyone's: a signature may still open its store.
+        Raises ApiError.
+        """
+        path = request.path_params
+        if "run" in path:
+            run = await self._storage.get_run(path["run"])
+        else:
+            run = await self._storage.last_run(
+                RunFilter(
+                    actor_id=self.actor_id(request) if "actor" in path else None,
+                    task_id=self.task_id(request) if "task" in path else None,
+                    username=self.user(request),
+                    status=one_of(request, "status", STATUSES),
+                    origin=one_of(request, "origin", ORIGINS),
+                )
+            )
+        if run is None:
+            raise run_not_found()
+        return run
+
+    def actor_id(self, request: Request) -> str:
+        """Give the ID of the Actor that the path names."""
+        return self._id(request, "actor")
+
+    def task_id(self, request: Request) -> str:
+        """Give the ID of the task that the path names."""
+        return self._id(request, "task")
+
+    def _id(self, request: Request, kind: str) -> str:
+        """Give the ID of what the path names by its ID, `user~name` or `~name`. Raises ApiError."""
+        reference: str = request.path_params[kind]
+        username, tilde, name = reference.partition("~")
+        return derived_id(kind, f"{username or self.require_user(request)}~{name}") if tilde else reference
+
     async def _addressed(self, request: Request) -> tuple[StoreInfo, bool]:
-        """Give the store that the path names (an ID, `user~name` or `~name`), and whether by its ID."""
+        """Give the store that the path names, and whether by an ID, its own or that of its run."""
+        if "store" not in request.path_params:
+            run = await self.addressed_run(request)
+            store = await self._storage.get_store(run.store_id)
+            if store is None:
+                raise store_not_found()
+            return store, True
         reference: str = request.path_params["store"]
         username, tilde, name = reference.partition("~")
         if not tilde:
@@ -106,8 +165,8 @@ def opens_record(key: str) -> Verify:
     return verify
 
 
-def opens_keys(store: StoreInfo, signature: str) -> bool:
-    """Verify the signature of a store's keys."""
+def opens_storage(store: StoreInfo, signature: str) -> bool:
+    """Verify the signature of a store's keys and of all its records at once."""
     secret = store.url_signing_secret_key
     return secret is not None and verify_storage(secret, store.id, signature, now_ms())
 

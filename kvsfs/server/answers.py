@@ -39,6 +39,11 @@ def store_not_found() -> ApiError:
     )
 
 
+def run_not_found() -> ApiError:
+    """Make the error of a run that is not there, or that a token may not see."""
+    return ApiError(404, "record-or-token-not-found", "Actor run was not found or access token is not valid.")
+
+
 def record_not_found() -> ApiError:
     """Make the error of a record that is not there."""
     return ApiError(404, "record-not-found", "Record was not found.")
@@ -103,10 +108,11 @@ def store_json(request: Request, store: StoreInfo, *, writer: bool) -> dict[str,
         "createdAt": iso(store.created_at),
         "modifiedAt": iso(store.modified_at),
         "accessedAt": iso(store.accessed_at),
-        "actId": None,
-        "actRunId": None,
+        "actId": store.actor_id,
+        "actRunId": store.run_id,
         "consoleUrl": url,
         "keysPublicUrl": f"{url}/keys{signature}",
+        "recordsPublicUrl": f"{url}/records{signature}",
         "schema": store.schema,
         "generalAccess": store.general_access,
         "stats": {

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from kvsfs.server import answers
 from kvsfs.server.access import Gate
+from kvsfs.server.actors import Runs, Users
 from kvsfs.server.records import MAX_RECORD_BYTES, Records
 from kvsfs.server.storage import Storage
 from kvsfs.server.stores import Stores
@@ -20,25 +21,24 @@ from kvsfs.server.users import Tokens
 Handler = Callable[[Request], Awaitable[Response]]
 
 
+STORES = (
+    "/v2/key-value-stores/{store}",
+    "/v2/actor-runs/{run}/key-value-store",
+    "/v2/actors/{actor}/runs/last/key-value-store",
+    "/v2/acts/{actor}/runs/last/key-value-store",
+    "/v2/actor-tasks/{task}/runs/last/key-value-store",
+)
+"""The ways to name one store."""
+
+
 def build(storage: Storage, tokens: Tokens, *, max_record_bytes: int = MAX_RECORD_BYTES) -> Starlette:
     """Assemble the API over a storage."""
     gate = Gate(storage, tokens)
+    routes = [*_users(tokens, gate), *_runs(storage, gate)]
     stores, records = Stores(storage, gate), Records(storage, gate, max_record_bytes)
-    routes = [
-        _resource("/v2/users/me", GET=stores.me),
-        _resource("/v2/key-value-stores", GET=stores.list, POST=stores.create),
-        _resource("/v2/key-value-stores/{store}", GET=stores.get, PUT=stores.update, DELETE=stores.delete),
-        _resource("/v2/key-value-stores/{store}/keys", GET=stores.keys),
-        # `path`: a key with a slash in it is an invalid key, not an unknown path.
-        _resource(
-            "/v2/key-value-stores/{store}/records/{key:path}",
-            GET=records.get,
-            HEAD=records.head,
-            PUT=records.put,
-            POST=records.put,
-            DELETE=records.delete,
-        ),
-    ]
+    routes.append(_resource("/v2/key-value-stores", GET=stores.list, POST=stores.create))
+    for path in STORES:
+        routes += _store(path, stores, records)
     app = Starlette(
         routes=routes,
         exception_handlers={
@@ -49,6 +49,36 @@ def build(storage: Storage, tokens: Tokens, *, max_record_bytes: int = MAX_RECOR
     )
     app.router.redirect_slashes = False  # a redirect would lose an upload's body
     return app
+
+
+def _users(tokens: Tokens, gate: Gate) -> list[Route]:
+    users = Users(tokens, gate)
+    return [_resource("/v2/users/me", GET=users.me), _resource("/v2/users/{user}", GET=users.get)]
+
+
+def _runs(storage: Storage, gate: Gate) -> list[Route]:
+    runs = Runs(storage, gate)
+    routes = [_resource("/v2/actor-runs/{run}", GET=runs.get)]
+    for path in ("/v2/actors/{actor}/runs", "/v2/acts/{actor}/runs", "/v2/actor-tasks/{task}/runs"):
+        routes += [_resource(path, POST=runs.create), _resource(f"{path}/last", GET=runs.get)]
+    return routes
+
+
+def _store(path: str, stores: Stores, records: Records) -> list[Route]:
+    return [
+        _resource(path, GET=stores.get, PUT=stores.update, DELETE=stores.delete),
+        _resource(f"{path}/keys", GET=stores.keys),
+        _resource(f"{path}/records", GET=stores.records),
+        # `path`: a key with a slash in it is an invalid key, not an unknown path.
+        _resource(
+            f"{path}/records/{{key:path}}",
+            GET=records.get,
+            HEAD=records.head,
+            PUT=records.put,
+            POST=records.put,
+            DELETE=records.delete,
+        ),
+    ]
 
 
 def _resource(path: str, **handlers: Handler) -> Route:

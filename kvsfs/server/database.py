@@ -28,9 +28,7 @@ one fsync of a disk under load has been seen to take seconds."""
 BATCH_LIMIT = 128
 """Jobs in one transaction: above any number of requests that wait at once (local.THREADS)."""
 
-SCHEMA_VERSION = 1
-
-SCHEMA = """
+STORES_AND_RECORDS = """
 CREATE TABLE stores (
     id TEXT PRIMARY KEY,
     username TEXT NOT NULL,
@@ -66,6 +64,30 @@ CREATE TABLE records (
 CREATE UNIQUE INDEX records_by_file ON records (file);
 """
 
+RUNS = """
+ALTER TABLE stores ADD actor_id TEXT;  -- of the run whose default store this is; NULL: of none
+ALTER TABLE stores ADD run_id TEXT;
+
+CREATE TABLE runs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- tells the last one, also within a millisecond
+    id TEXT NOT NULL UNIQUE,
+    username TEXT NOT NULL,
+    actor_id TEXT NOT NULL,
+    task_id TEXT,                              -- NULL: started without a task
+    status TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    store_id TEXT NOT NULL,
+    started_at INTEGER NOT NULL
+);
+CREATE INDEX runs_by_actor ON runs (actor_id, number);
+CREATE INDEX runs_by_task ON runs (task_id, number) WHERE task_id IS NOT NULL;
+"""
+
+MIGRATIONS = (STORES_AND_RECORDS, RUNS)
+"""Each takes a file from the version of its position to the next one. Only ever added to."""
+
+SCHEMA_VERSION = len(MIGRATIONS)
+
 
 def connect(path: str) -> sqlite3.Connection:
     """Open a connection in autocommit mode. Used by one thread at a time, not always by the same one."""
@@ -76,7 +98,7 @@ def connect(path: str) -> sqlite3.Connection:
 
 
 def prepare(path: str) -> None:
-    """Make the tables if they are not there. Two processes may start at the same time.
+    """Make the tables that are not there. Two processes may start at the same time.
 
     Raises CommandError when the file was written by a later version.
     """
@@ -88,8 +110,8 @@ def prepare(path: str) -> None:
             raise CommandError(
                 ExitCode.CACHE_UNUSABLE, f"{path} was written by a later version of kvsfs: upgrade kvsfs"
             )
-        if version == 0:
-            connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        for number, tables in enumerate(MIGRATIONS[version:], version + 1):
+            connection.executescript(f"BEGIN; {tables} PRAGMA user_version = {number}; COMMIT;")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Protocol
 
 import brotli  # type: ignore[import-untyped] # ships no types
@@ -109,12 +109,28 @@ class _Brotli:
 
 async def decoded(chunks: AsyncIterator[bytes], encoding: ContentEncoding) -> AsyncIterator[bytes]:
     """Decode a stream. Raises UndecodableValue."""
-    decoder: Decoder = _Brotli() if encoding == "br" else _Zlib(encoding)
+    decoder = _decoder(encoding)
+    async for chunk in chunks:
+        for output in _fed(decoder, chunk):
+            yield output
+    decoder.finish()
+
+
+def decoded_here(chunks: Iterable[bytes], encoding: ContentEncoding) -> Iterator[bytes]:
+    """Decode a stream in a thread of its own. Raises UndecodableValue."""
+    decoder = _decoder(encoding)
+    for chunk in chunks:
+        yield from _fed(decoder, chunk)
+    decoder.finish()
+
+
+def _decoder(encoding: ContentEncoding) -> Decoder:
+    return _Brotli() if encoding == "br" else _Zlib(encoding)
+
+
+def _fed(decoder: Decoder, chunk: bytes) -> Iterator[bytes]:
     try:
-        async for chunk in chunks:
-            for start in range(0, len(chunk), INPUT_BYTES):
-                for output in decoder.feed(chunk[start : start + INPUT_BYTES]):
-                    yield output
-        decoder.finish()
+        for start in range(0, len(chunk), INPUT_BYTES):
+            yield from decoder.feed(chunk[start : start + INPUT_BYTES])
     except (zlib.error, brotli.error) as error:
         raise UndecodableValue("the value is not in the encoding that it was stored as") from error

@@ -14,16 +14,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from kvsfs.server import runs
 from kvsfs.server.database import Writer, connect
 from kvsfs.server.moments import from_ms, now_ms, to_ms
-from kvsfs.server.storage import NameTaken, RecordEntry, StoreField, StoreGone
+from kvsfs.server.storage import KeySelection, NameTaken, RecordEntry, Run, RunFilter, StoreField, StoreGone
 from kvsfs.server.users import ALPHANUMERIC, ID_LENGTH, user_id
 from kvsfs.signatures import new_signing_key
 from kvsfs.types import StoreInfo, StoreStats
 
 STORE_COLUMNS = (
     "id, username, name, title, general_access, signing_key, schema, created_at, modified_at, accessed_at,"
-    " read_count, write_count, delete_count, list_count, storage_bytes"
+    " read_count, write_count, delete_count, list_count, storage_bytes, actor_id, run_id"
 )
 RECORD_COLUMNS = "key, size, content_type, content_encoding, etag, modified_at, file"
 
@@ -46,6 +47,7 @@ class Index:
     """The queries. Reads: one thread at a time. Writes: any thread."""
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self._reader = connect(path)
         self._writer = Writer(path)
 
@@ -81,20 +83,23 @@ class Index:
         ).fetchone()
         return [_store(row) for row in rows], total
 
-    def keys(self, store_id: str, *, after: str | None, prefix: str, limit: int) -> list[tuple[str, int]]:
+    def keys(
+        self, store_id: str, *, after: str | None, selection: KeySelection, limit: int
+    ) -> list[tuple[str, int]]:
         """Give a page of keys with sizes: one walk along the primary key, wherever it starts."""
-        conditions, values = ["store_id = ?"], [store_id]
-        if after is not None:
-            conditions.append("key > ?")
-            values.append(after)
-        if prefix:
-            # The highest code point ends every UTF-8 string that has the prefix.
-            conditions += ["key >= ?", "key < ?"]
-            values += [prefix, prefix + "\U0010ffff"]
+        where, values = selected(store_id, selection, after)
         return self._reader.execute(
-            f"SELECT key, size FROM records WHERE {' AND '.join(conditions)} ORDER BY key LIMIT ?",  # noqa: S608
+            f"SELECT key, size FROM records WHERE {where} ORDER BY key LIMIT ?",  # noqa: S608 - only constants
             (*values, limit),
         ).fetchall()
+
+    def run(self, run_id: str) -> Run | None:
+        """Give a run by its ID."""
+        return runs.by_id(self._reader, run_id)
+
+    def last_run(self, wanted: RunFilter) -> Run | None:
+        """Give the run that was made last among those wanted."""
+        return runs.last(self._reader, wanted)
 
     def record(self, store_id: str, key: str) -> tuple[RecordEntry, str] | None:
         """Give a record and the name of its file."""
@@ -102,7 +107,7 @@ class Index:
             f"SELECT {RECORD_COLUMNS} FROM records WHERE store_id = ? AND key = ?",  # noqa: S608 - constants
             (store_id, key),
         ).fetchone()
-        return None if row is None else _record(row)
+        return None if row is None else record_of(row)
 
     # Writes
 
@@ -157,15 +162,24 @@ class Index:
                 if known is not None:
                     return known, False
             store_id = new_id()
-            schema_json = json.dumps(schema) if schema else None
-            connection.execute(
-                "INSERT INTO stores (id, username, name, general_access, signing_key, schema, created_at,"
-                " modified_at, accessed_at) VALUES (?, ?, ?, 'FOLLOW_USER_SETTING', ?, ?, ?, ?, ?)",
-                (store_id, username, name, new_signing_key(), schema_json, now, now, now),
-            )
+            _insert_store(connection, store_id, username, name, schema, now)
             made = _one_store(connection, "id = ?", (store_id,))
             assert made is not None
             return made, True
+
+        return self._writer.submit(work)
+
+    def create_run(self, run: Run) -> Future[None]:
+        """Make a run and its store, both or neither."""
+        started_at = to_ms(run.started_at)
+
+        def work(connection: sqlite3.Connection) -> None:
+            _insert_store(connection, run.store_id, run.username, None, None, started_at)
+            connection.execute(
+                "UPDATE stores SET actor_id = ?, run_id = ? WHERE id = ?",
+                (run.actor_id, run.id, run.store_id),
+            )
+            runs.insert(connection, run)
 
         return self._writer.submit(work)
 
@@ -232,6 +246,37 @@ class Index:
         return self._writer.submit(work)
 
 
+def selected(store_id: str, selection: KeySelection, after: str | None) -> tuple[str, list[str]]:
+    """Write a condition on records, with its values: what is selected, after a key."""
+    conditions, values = ["store_id = ?"], [store_id]
+    if after is not None:
+        conditions.append("key > ?")
+        values.append(after)
+    if selection.only is not None:
+        conditions.append("key = ?")
+        values.append(selection.only)
+    if selection.prefix:
+        # The highest code point ends every UTF-8 string that has the prefix.
+        conditions += ["key >= ?", "key < ?"]
+        values += [selection.prefix, selection.prefix + "\U0010ffff"]
+    return " AND ".join(conditions), values
+
+
+def _insert_store(
+    connection: sqlite3.Connection,
+    store_id: str,
+    username: str,
+    name: str | None,
+    schema: Mapping[str, object] | None,
+    now: int,
+) -> None:
+    connection.execute(
+        "INSERT INTO stores (id, username, name, general_access, signing_key, schema, created_at,"
+        " modified_at, accessed_at) VALUES (?, ?, ?, 'FOLLOW_USER_SETTING', ?, ?, ?, ?, ?)",
+        (store_id, username, name, new_signing_key(), json.dumps(schema) if schema else None, now, now, now),
+    )
+
+
 def _store_without_row(connection: sqlite3.Connection) -> str | None:
     after = ""
     while True:
@@ -279,9 +324,12 @@ def _store(row: tuple[Any, ...]) -> StoreInfo:
         modified_at=from_ms(row[8]),
         accessed_at=from_ms(row[9]),
         stats=StoreStats(*row[10:15]),
+        actor_id=row[15],
+        run_id=row[16],
     )
 
 
-def _record(row: tuple[Any, ...]) -> tuple[RecordEntry, str]:
+def record_of(row: tuple[Any, ...]) -> tuple[RecordEntry, str]:
+    """Read a row of RECORD_COLUMNS: the record, and the name of its file."""
     key, size, content_type, content_encoding, etag, modified_at, file = row
     return RecordEntry(key, size, content_type, content_encoding, etag, from_ms(modified_at)), file

@@ -15,16 +15,25 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar, TypeVarTuple, Unpack
 
 from kvsfs.errors import CommandError, ExitCode
 from kvsfs.server import database
-from kvsfs.server.index import Index, Touches
+from kvsfs.server.archive import Archive
+from kvsfs.server.index import Index, Touches, new_id
 from kvsfs.server.moments import from_ms, now_ms
-from kvsfs.server.storage import RecordEntry, RecordReader, StoreField, StoreGone
+from kvsfs.server.storage import (
+    KeySelection,
+    RecordEntry,
+    RecordReader,
+    Run,
+    RunFilter,
+    StoreField,
+    StoreGone,
+)
 from kvsfs.server.values import Upload, ValueFile, Values
 from kvsfs.types import ContentEncoding, StoreInfo
 
@@ -122,12 +131,38 @@ class LocalStorage:
         stores, total = self._index.stores(username, offset=offset, limit=limit, desc=desc, unnamed=unnamed)
         return [self._with_touches(store) for store in stores], total
 
+    async def create_run(
+        self, username: str, *, actor_id: str, task_id: str | None, status: str, origin: str
+    ) -> Run:
+        """Make a run with a store."""
+        run = Run(new_id(), username, actor_id, task_id, status, origin, new_id(), from_ms(now_ms()))
+        await asyncio.wrap_future(self._index.create_run(run))
+        return run
+
+    async def get_run(self, run_id: str) -> Run | None:
+        """Describe a run."""
+        return self._index.run(run_id)
+
+    async def last_run(self, wanted: RunFilter) -> Run | None:
+        """Give the last of the runs wanted."""
+        return self._index.last_run(wanted)
+
     async def list_keys(
-        self, store_id: str, *, after: str | None, prefix: str, limit: int
+        self, store_id: str, *, after: str | None, selection: KeySelection, limit: int
     ) -> Sequence[tuple[str, int]]:
         """Give a page of keys."""
         self._touch(store_id).lists += 1
-        return self._index.keys(store_id, after=after, prefix=prefix, limit=limit)
+        return self._index.keys(store_id, after=after, selection=selection, limit=limit)
+
+    async def archive(self, store_id: str, selection: KeySelection) -> AsyncGenerator[bytes, None]:
+        """Yield a ZIP archive, made in threads. It counts as one listing."""
+        self._touch(store_id).lists += 1
+        archive = Archive(self._index.path, self._values, store_id, selection)
+        try:
+            while piece := await self._in_thread(archive.next_piece):
+                yield piece
+        finally:
+            self._let_go(archive.close)
 
     async def open_record(self, store_id: str, key: str) -> RecordReader | None:
         """Open a record."""
@@ -184,7 +219,7 @@ class LocalStorage:
                     pieces, gathered = [], 0
             return await self._in_thread(publish, pieces)
         except BaseException:
-            self._discard(upload)
+            self._let_go(upload.discard)
             raise
 
     async def delete_record(self, store_id: str, key: str) -> None:
@@ -210,12 +245,12 @@ class LocalStorage:
         if removed:
             logger.info("removed %d value files that no record names", removed)
 
-    def _discard(self, upload: Upload) -> None:
-        """Remove what was received. No await: this may be a cancellation, while a thread still writes."""
+    def _let_go(self, release: Callable[[], None]) -> None:
+        """Remove or close. No await: this may be a cancellation, while a thread is still at work on it."""
         try:
-            self._threads.submit(upload.discard)
+            self._threads.submit(release)
         except RuntimeError:  # the threads are closed: the server stops, and the event loop may wait
-            upload.discard()
+            release()
 
     def _enter(self, store_id: str, entry: RecordEntry, upload: Upload) -> None:
         try:

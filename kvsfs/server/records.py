@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import cast, get_args
+from typing import cast
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from kvsfs.server.access import Gate, opens_record
 from kvsfs.server.answers import ApiError, record_not_found, store_not_found, store_url
+from kvsfs.server.bodies import content_encoding, gathered, received
 from kvsfs.server.conditions import (
     RangeNotSatisfiable,
     Validators,
@@ -23,6 +24,7 @@ from kvsfs.server.conditions import (
     requested_range,
 )
 from kvsfs.server.encodings import UndecodableValue, accepts, decoded
+from kvsfs.server.schemas import Collection, RecordRefused, collections_of
 from kvsfs.server.storage import RecordEntry, RecordReader, Storage, StoreGone
 from kvsfs.types import ContentEncoding
 
@@ -43,8 +45,9 @@ DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 
-STALL_SECONDS = 60
-"""An upload of which nothing arrives for so long is given up: its client is gone, or means harm."""
+MAX_CHECKED_BYTES = 16 * 1024**2
+"""The largest value that a collection's JSON schema is applied to: that takes the whole of it in memory, as
+text and as objects."""
 
 
 class Records:
@@ -62,14 +65,7 @@ class Records:
         reader = await self._storage.open_record(grant.store.id, key)
         if reader is None:
             raise record_not_found()
-        try:
-            response = _record_response(request, reader)
-        except BaseException:
-            reader.close()
-            raise
-        if not isinstance(response, _RecordStream):
-            reader.close()
-        return response
+        return served(request, reader)
 
     async def head(self, request: Request) -> Response:
         """Answer keyValueStore_record_head."""
@@ -90,22 +86,30 @@ class Records:
         """Answer keyValueStore_record_put and keyValueStore_record_post."""
         key = _key(request)
         store = await self._gate.writing(request)
-        content_type, encoding = _content_type(request), _content_encoding(request)
-        if encoding is not None and content_type.partition(";")[0].strip().lower() in HTML_TYPES:
+        media_type, encoding = content_type(request), content_encoding(request)
+        if encoding is not None and media_type.partition(";")[0].strip().lower() in HTML_TYPES:
             raise ApiError(
                 400,
                 "content-encoding-forbidden-for-html",
                 "An HTML record cannot be stored with a Content-Encoding.",
             )
+        collections = [of for of in collections_of(store.schema).values() if of.holds(key)]
         try:
-            async with aclosing(self._body(request)) as body:
+            for collection in collections:
+                collection.check_type(media_type)
+            async with aclosing(received(request, self._max_bytes, self._too_large())) as body:
+                strict = [of for of in collections if of.json_schema is not None]
                 entry = await self._storage.put_record(
-                    store.id, key, body, content_type=content_type, content_encoding=encoding
+                    store.id,
+                    key,
+                    self._checked(body, encoding, strict) if strict else body,
+                    content_type=media_type,
+                    content_encoding=encoding,
                 )
+        except RecordRefused as refused:
+            raise ApiError(400, "schema-validation-error", str(refused)) from None
         except StoreGone:
             raise store_not_found() from None
-        except ClientDisconnect:  # nobody reads this, but the log shall not call it a fault
-            raise ApiError(400, "invalid-request", "The body ended before its length.") from None
         headers = {"Location": f"{store_url(request, store.id)}/records/{key}", "ETag": f'"{entry.etag}"'}
         return JSONResponse({}, 201, headers)
 
@@ -116,29 +120,42 @@ class Records:
         await self._storage.delete_record(store.id, key)
         return Response(status_code=204)
 
-    async def _body(self, request: Request) -> AsyncGenerator[bytes, None]:
-        """Yield the request's body as it arrives. Raises ApiError when it is too large or stalls."""
-        if int(request.headers.get("content-length", 0)) > self._max_bytes:
-            raise self._too_large()
-        received = 0
-        stream = request.stream()
-        while True:
-            try:
-                async with asyncio.timeout(STALL_SECONDS):
-                    chunk = await anext(stream)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                raise ApiError(
-                    408, "invalid-request", f"No data arrived for {STALL_SECONDS} seconds."
-                ) from None
-            received += len(chunk)
-            if received > self._max_bytes:
-                raise self._too_large()
-            yield chunk
+    async def _checked(
+        self, body: AsyncIterator[bytes], encoding: ContentEncoding | None, collections: Sequence[Collection]
+    ) -> AsyncIterator[bytes]:
+        """Yield a body that its collections take, at once. Raises RecordRefused."""
+        too_large = ApiError(
+            413,
+            "record-too-large",
+            f"The record is too large for a collection with a JSON schema (limit: {MAX_CHECKED_BYTES} bytes).",
+        )
+        stored = await gathered(body, MAX_CHECKED_BYTES, too_large)
+        try:
+            plain = (
+                stored
+                if encoding is None
+                else await gathered(decoded(_once(stored), encoding), MAX_CHECKED_BYTES, too_large)
+            )
+        except UndecodableValue:
+            raise RecordRefused(f"The value is not in the encoding {encoding}.") from None
+        for collection in collections:
+            await asyncio.to_thread(collection.check_json, plain)
+        yield stored
 
     def _too_large(self) -> ApiError:
         return ApiError(413, "record-too-large", f"The record is too large (limit: {self._max_bytes} bytes).")
+
+
+def served(request: Request, reader: RecordReader) -> Response:
+    """Answer a GET with a record, and close its reader. Raises ApiError."""
+    try:
+        response = _record_response(request, reader)
+    except BaseException:
+        reader.close()
+        raise
+    if not isinstance(response, _RecordStream):
+        reader.close()
+    return response
 
 
 class Representation:
@@ -260,19 +277,13 @@ def _key(request: Request) -> str:
     )
 
 
-def _content_type(request: Request) -> str:
-    content_type = request.headers.get("content-type", DEFAULT_CONTENT_TYPE)
-    if not CONTENT_TYPE.fullmatch(content_type):
+def content_type(request: Request) -> str:
+    """Give the type of the body. Raises ApiError."""
+    given = request.headers.get("content-type", DEFAULT_CONTENT_TYPE)
+    if not CONTENT_TYPE.fullmatch(given):
         raise ApiError(400, "invalid-content-type-header", "The Content-Type header is not a media type.")
-    return content_type
+    return given
 
 
-def _content_encoding(request: Request) -> ContentEncoding | None:
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding in ("identity", ""):
-        return None
-    if encoding not in get_args(ContentEncoding):
-        raise ApiError(
-            415, "unsupported-content-encoding", f'Content-Encoding "{encoding}" is not supported.'
-        )
-    return cast("ContentEncoding", encoding)
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content

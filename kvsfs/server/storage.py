@@ -7,7 +7,7 @@ not at all, and `put_record` leaves no part of a record behind.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -30,6 +30,39 @@ class RecordEntry:
     etag: str
     """Names these bytes with this type and encoding; hexadecimal, without quotes."""
     modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of an Actor, as far as a store needs to know: whose it is, and which store is its default one."""
+
+    id: str
+    username: str
+    actor_id: str
+    task_id: str | None
+    status: str
+    origin: str
+    store_id: str
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which run is meant by "the last one". Of an Actor or of a task; None: any."""
+
+    actor_id: str | None = None
+    task_id: str | None = None
+    username: str | None = None
+    status: str | None = None
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeySelection:
+    """Which keys of a store are meant: those that begin with `prefix`, or, given `only`, just that one."""
+
+    prefix: str = ""
+    only: str | None = None
 
 
 class StoreGone(Exception):
@@ -85,10 +118,27 @@ class Storage(Protocol):
     ) -> tuple[Sequence[StoreInfo], int]:
         """Give a user's stores by creation time, and how many there are in all."""
 
+    async def create_run(
+        self, username: str, *, actor_id: str, task_id: str | None, status: str, origin: str
+    ) -> Run:
+        """Make a run with an unnamed store of its own."""
+
+    async def get_run(self, run_id: str) -> Run | None:
+        """Describe a run."""
+
+    async def last_run(self, wanted: RunFilter) -> Run | None:
+        """Give the run that was made last among those wanted."""
+
     async def list_keys(
-        self, store_id: str, *, after: str | None, prefix: str, limit: int
+        self, store_id: str, *, after: str | None, selection: KeySelection, limit: int
     ) -> Sequence[tuple[str, int]]:
         """At most `limit` keys with their stored sizes, after `after`, in UTF-8 binary order."""
+
+    def archive(self, store_id: str, selection: KeySelection) -> AsyncGenerator[bytes, None]:
+        """Yield a ZIP archive of records, decoded, each named by its key. Raises UndecodableValue.
+
+        Records written meanwhile may be in it or not; each that is, is whole.
+        """
 
     async def open_record(self, store_id: str, key: str) -> RecordReader | None:
         """Open a record; the caller closes it. None when it is not there."""

@@ -16,12 +16,15 @@ import hashlib
 import os
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 ETAG_BYTES = 16
 """Length of the hash in a record's ETag: 128 bits, no two versions of a record will meet."""
 
 INCOMING = "incoming"
+
+PIECE_BYTES = 256 * 1024
+"""What is read at once by who reads a whole file."""
 
 
 class Values:
@@ -141,6 +144,16 @@ class ValueFile:
             if self._descriptor is None:
                 raise ValueError("read of a closed value")
             return os.pread(self._descriptor, count, start)
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """Yield the first `size` bytes. Raises ValueError when the file is shorter."""
+        start = 0
+        while start < size:
+            piece = self.read(start, min(PIECE_BYTES, size - start))
+            if not piece:
+                raise ValueError("the file of a record is shorter than the index says")
+            start += len(piece)
+            yield piece
 
     def close(self) -> None:
         """Close the file. May be called twice."""

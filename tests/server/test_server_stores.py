@@ -157,6 +157,11 @@ def test_a_limit_above_the_maximum_gives_the_maximum(joe: httpx.Client, store: s
     assert joe.get(f"{store}/keys", params={"limit": "0"}).json()["data"]["limit"] == 1000
 
 
+def test_a_limit_of_zero_is_none_as_both_official_clients_mean_it(joe: httpx.Client, store: str) -> None:
+    assert joe.get(f"{store}/keys", params={"limit": "0"}).json()["data"]["limit"] == 1000
+    assert joe.get(STORES, params={"limit": "0"}).json()["data"]["limit"] == 1000
+
+
 def test_statistics_and_times_tell_the_truth(joe: httpx.Client, store: str) -> None:
     before = described(joe, store)
     for content in (b"12345", b"123"):
