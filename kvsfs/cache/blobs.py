@@ -73,9 +73,14 @@ class Blob:
         return os.pread(self.fd, max(0, min(length, self.size - offset)), offset)
 
     def pwrite(self, data: bytes | memoryview, offset: int) -> None:
-        """Write all of `data`; a gap between the old end and `offset` becomes zeros that are there."""
-        done = 0
+        """Write all of `data`; a gap between the old end and `offset` becomes zeros that are there.
+
+        Nothing written changes nothing, as write(2) says.
+        """
         view = memoryview(data)
+        if not view:
+            return
+        done = 0
         while done < len(view):
             done += os.pwrite(self.fd, view[done:], offset + done)
         if offset > self.size:
