@@ -1,0 +1,291 @@
+"""Cache files: what was written stays, what was fetched fills the rest, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvsfs.cache.blobs import Blob, BlobFolder
+from kvsfs.errors import CommandError, ExitCode
+
+
+@pytest.fixture
+def blob(tmp_path: Path) -> Blob:
+    found = Blob(str(tmp_path / "blob"))
+    found.acquire()
+    return found
+
+
+def open_descriptors(path: Path) -> list[str]:
+    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    targets = [os.readlink(link) for link in links if os.path.islink(link)]
+    return [target for target in targets if target.startswith(str(path))]
+
+
+REMOTE = bytes(range(1, 65))
+"""The record that is fetched: no byte of it is zero."""
+
+offsets = st.integers(0, 80)
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), offsets, st.integers(0, 20)),
+        st.tuples(st.just("fill"), st.integers(0, len(REMOTE)), st.integers(0, 40)),
+        st.tuples(st.just("truncate"), offsets, st.just(0)),
+    ),
+    max_size=20,
+)
+
+
+@settings(deadline=None)
+@given(operations)
+def test_a_blob_is_the_record_under_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, ops: list[tuple[str, int, int]]
+) -> None:
+    """The model: each byte is the record's until it was written, cut off or skipped over."""
+    blob = Blob(str(tmp_path_factory.mktemp("blobs") / "blob"))
+    blob.acquire()
+    blob.expect(len(REMOTE))
+    expected, fetched, limit = list(REMOTE), [False] * len(REMOTE), len(REMOTE)
+    for name, offset, argument in ops:
+        if name == "write":
+            data = bytes([200 + argument]) * argument
+            blob.pwrite(data, offset)
+            if data:
+                grown = max(0, offset - len(expected))
+                expected += [0] * grown
+                fetched += [True] * grown
+                expected[offset : offset + argument] = data
+                fetched[offset : offset + argument] = [True] * argument
+        elif name == "fill":
+            blob.fill(REMOTE[offset : offset + argument], offset, limit)
+            for place in range(offset, min(offset + argument, limit, len(expected))):
+                fetched[place] = True
+        else:
+            limit = min(limit, offset)
+            blob.truncate(offset)
+            grown = max(0, offset - len(expected))
+            expected = expected[:offset] + [0] * grown
+            fetched = fetched[:offset] + [True] * grown
+        blob.check_invariants()
+        assert blob.size == len(expected)
+        assert [blob.present.covers(i, i + 1) for i in range(len(fetched))] == fetched
+        now = [byte if there else 0 for byte, there in zip(expected, fetched, strict=True)]
+        assert blob.pread(1000, 0) == bytes(now)
+        assert blob.complete == all(fetched)
+    blob.release()
+
+
+def test_fill_never_overwrites_what_was_written(blob: Blob) -> None:
+    blob.expect(30)
+    blob.pwrite(b"mine", 10)
+    blob.pwrite(b"too", 20)
+    blob.fill(b"r" * 30, 0, 30)
+    assert blob.pread(100, 0) == b"r" * 10 + b"mine" + b"r" * 6 + b"too" + b"r" * 7
+
+
+def test_fill_stays_below_the_limit_and_the_end(blob: Blob) -> None:
+    blob.expect(10)
+    blob.fill(b"r" * 30, 5, 8)
+    assert (blob.size, blob.pread(100, 0)) == (10, b"\0" * 5 + b"rrr" + b"\0" * 2)
+    blob.fill(b"r" * 30, 5, 30)
+    assert blob.size == 10
+
+
+def test_an_empty_write_behind_the_end_changes_nothing(blob: Blob) -> None:
+    """write(2) of no bytes has no effect, wherever it is."""
+    blob.pwrite(b"", 100)
+    assert blob.size == 0
+    blob.check_invariants()
+
+
+def test_reads_end_at_the_end(blob: Blob) -> None:
+    blob.pwrite(b"hello", 0)
+    assert (blob.pread(2, 1), blob.pread(99, 3), blob.pread(1, 5), blob.pread(1, 99)) == (
+        b"el",
+        b"lo",
+        b"",
+        b"",
+    )
+
+
+@pytest.mark.parametrize("fails", [None, errno.EXDEV, errno.EOPNOTSUPP])
+def test_a_copy_is_the_same_bytes_and_independent(
+    tmp_path: Path, blob: Blob, fails: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fails is not None:
+
+        def refuse(*_: object) -> int:
+            raise OSError(fails, "not here")
+
+        monkeypatch.setattr(os, "copy_file_range", refuse)
+    size = 3 * 1024 * 1024
+    blob.pwrite(b"head", 0)
+    blob.truncate(size)  # a hole between
+    blob.pwrite(b"tail", size - 4)
+    copy = Blob(str(tmp_path / "copy"))
+    copy.acquire()
+    blob.copy_to(copy)
+    copy.check_invariants()
+    assert copy.complete
+    assert copy.pread(size + 1, 0) == b"head" + bytes(size - 8) + b"tail"
+    copy.pwrite(b"X", 0)
+    assert blob.pread(4, 0) == b"head"
+
+
+def test_a_copy_of_nothing_is_empty(tmp_path: Path, blob: Blob) -> None:
+    copy = Blob(str(tmp_path / "copy"))
+    copy.acquire()
+    blob.copy_to(copy)
+    assert (copy.size, copy.complete) == (0, True)
+
+
+def test_a_copy_of_a_file_that_was_cut_behind_our_back_is_an_error(tmp_path: Path, blob: Blob) -> None:
+    blob.pwrite(b"hello", 0)
+    os.truncate(blob.path, 2)
+    copy = Blob(str(tmp_path / "copy"))
+    copy.acquire()
+    with pytest.raises(OSError, match="shorter"):
+        blob.copy_to(copy)
+
+
+def test_the_descriptor_is_open_only_while_in_use(tmp_path: Path, blob: Blob) -> None:
+    blob.acquire()
+    blob.pwrite(b"x", 0)
+    blob.release()
+    assert open_descriptors(tmp_path) == [blob.path]
+    blob.release()
+    assert open_descriptors(tmp_path) == []
+    blob.acquire()
+    assert blob.pread(9, 0) == b"x"
+    assert not os.get_inheritable(blob.fd)
+
+
+def test_a_removed_blob_keeps_its_bytes_for_its_users(blob: Blob) -> None:
+    blob.pwrite(b"hello", 0)
+    blob.remove()
+    blob.remove()
+    assert blob.pread(5, 0) == b"hello"
+
+
+# --- the folder -------------------------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def killed(folder: BlobFolder) -> None:
+    """End as SIGKILL does: only the descriptors go."""
+    os.close(folder._lock_fd)
+
+
+def test_nobody_else_can_look_in(tmp_path: Path) -> None:
+    folder = BlobFolder(str(tmp_path / "cache"))
+    blob = folder.create()
+    folder.mark_dirty(blob, "key")
+    for path in (tmp_path / "cache").rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+    assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o700
+
+
+def test_a_folder_that_others_could_look_into_is_closed_to_them(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    BlobFolder(str(tmp_path)).close()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+
+
+def test_two_daemons_never_share_a_folder(tmp_path: Path) -> None:
+    first = BlobFolder(str(tmp_path))
+    blob = first.create()
+    blob.pwrite(b"x", 0)
+    first.mark_dirty(blob, "key")
+    before = contents(tmp_path)
+    with pytest.raises(CommandError, match="--cache-dir") as caught:
+        BlobFolder(str(tmp_path))
+    assert caught.value.exit_code == ExitCode.CACHE_UNUSABLE
+    assert "\n" not in str(caught.value)
+    assert contents(tmp_path) == before
+    first.close()
+    BlobFolder(str(tmp_path)).close()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CommandError, match="--cache-dir") as caught:
+        BlobFolder(str(tmp_path / "file" / "cache"))
+    assert caught.value.exit_code == ExitCode.CACHE_UNUSABLE
+
+
+def test_a_refused_folder_leaks_no_descriptor(tmp_path: Path) -> None:
+    first = BlobFolder(str(tmp_path))
+    with pytest.raises(CommandError):
+        BlobFolder(str(tmp_path))
+    gc.collect()
+    assert open_descriptors(tmp_path) == [str(tmp_path / "lock")]
+    first.close()
+    assert open_descriptors(tmp_path) == []
+
+
+def test_after_a_kill_dirty_bytes_are_set_aside_and_clean_ones_go(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = BlobFolder(str(tmp_path))
+    for key, dirty in (("kept-1", True), ("kept-2", True), ("gone", False)):
+        blob = folder.create()
+        blob.pwrite(key.encode(), 0)
+        if dirty:
+            folder.mark_dirty(blob, key)
+        blob.release()
+    killed(folder)
+    BlobFolder(str(tmp_path)).close()
+    assert "2 files" in caplog.text
+    left = contents(tmp_path)
+    del left["lock"]
+    assert {name.rpartition(".")[2]: content for name, content in left.items()} == {
+        "kept-1": b"kept-1",
+        "kept-2": b"kept-2",
+    }
+    assert all(name.startswith("not-uploaded/") for name in left)
+    BlobFolder(str(tmp_path)).close()
+    assert set(contents(tmp_path)) == {"lock", *left}
+
+
+def test_dirty_and_clean_can_change_often_and_the_path_follows(tmp_path: Path) -> None:
+    folder = BlobFolder(str(tmp_path))
+    blob = folder.create()
+    blob.pwrite(b"hello", 0)
+    for key in ("a", "b" * 256, "c.d.e"):
+        for _ in range(2):
+            folder.mark_dirty(blob, key)
+            assert folder.is_dirty(blob)
+            assert Path(blob.path).read_bytes() == b"hello"
+            assert key[:200] in os.path.basename(blob.path)
+        for _ in range(2):
+            folder.mark_clean(blob)
+            assert not folder.is_dirty(blob)
+            assert Path(blob.path).read_bytes() == b"hello"
+    assert len(contents(tmp_path)) == 2
+    folder.close()
+
+
+def test_closing_removes_what_is_clean_and_keeps_what_is_dirty(tmp_path: Path) -> None:
+    folder = BlobFolder(str(tmp_path))
+    clean, dirty, aside = folder.create(), folder.create(), folder.create()
+    folder.mark_dirty(dirty, "d")
+    folder.mark_dirty(aside, "s")
+    kept = folder.set_aside(aside)
+    for blob in (clean, dirty, aside):
+        blob.release()
+    folder.close()
+    assert set(contents(tmp_path)) == {
+        "lock",
+        os.path.relpath(dirty.path, tmp_path),
+        os.path.relpath(kept, tmp_path),
+    }
