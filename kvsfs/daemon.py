@@ -159,7 +159,12 @@ async def _opened(settings: MountConfig) -> AsyncIterator[_Mounted]:
 
 
 async def _require(stores: ApifyStoreCollection, source: RemoteSource, *, has_token: bool) -> StoreInfo:
-    info = await stores.store(source.store_id).get()
+    try:
+        info = await stores.store(source.store_id).get()
+    except PermissionDenied:
+        if has_token:
+            raise
+        info = None
     if info is not None:
         return info
     message = f"there is no store {source.store_id.replace('~', '/').removeprefix('/')} that you can read"

@@ -74,10 +74,11 @@ def mount(
         dir_mode=words.mode("dir-mode", 0o755),
         timeout=seconds("--timeout", timeout) or words.duration("timeout"),
     )
+    level = _level(log_level)
     if ready_fd is None and not foreground:
-        _mount_in_background(settings, words)
+        _mount_in_background(settings, ["--log-level", level, *_arguments(settings, words)])
     else:
-        logs.set_up(_level(log_level))
+        logs.set_up(level)
         code = _run(settings, _ready_teller(settings, ready_fd))
         raise typer.Exit(code)
 
@@ -96,7 +97,7 @@ def _run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
         raise
 
 
-def _mount_in_background(settings: MountConfig, words: Words) -> None:
+def _mount_in_background(settings: MountConfig, arguments: list[str]) -> None:
     """Start the daemon as a process of its own, and wait until it answers or says why not.
 
     A new process rather than fork(2): nothing of this one's threads and descriptors goes along. `-P`: a folder
@@ -115,7 +116,7 @@ def _mount_in_background(settings: MountConfig, words: Words) -> None:
             "mount",
             "--ready-fd",
             str(writer),
-            *_arguments(settings, words),
+            *arguments,
         ],
         pass_fds=[writer],
         stdin=subprocess.DEVNULL,
@@ -141,7 +142,7 @@ def _arguments(settings: MountConfig, words: Words) -> list[str]:
     if settings.read_only:
         arguments.append("--read-only")
     if settings.timeout is not None:
-        arguments += ["--timeout", f"{settings.timeout}s"]
+        arguments += ["--timeout", f"{settings.timeout:f}s"]
     if words.given:
         arguments += ["-o", ",".join(words.given)]
     return [*arguments, "--", settings.source, settings.mount_point]
