@@ -14,7 +14,7 @@ import pytest
 
 from kvsfs.errors import ExitCode
 from tests.mount.conftest import Mount
-from tests.support.mounting import COMMAND_SECONDS, KVSFS, Sandbox, is_mounted, processes_naming
+from tests.support.mounting import COMMAND_SECONDS, KVSFS, Sandbox, detach, is_mounted, processes_naming
 from tests.support.serving import RunningServer
 from tests.support.store_api import StoreApi
 
@@ -55,7 +55,10 @@ def refused(
         flags = ["-f"] if request.param == "foreground" else []
         command = ["mount", *flags, "--api-url", api_url, *options, "--", source, str(path)]
         ended = sandbox.kvsfs(*command, token=token, PATH=programs)
-        check_refusal(ended, path, code, *words)
+        try:
+            check_refusal(ended, path, code, *words)
+        finally:
+            detach(path)
         assert (token or "no token") not in ended.stderr
 
     return attempt

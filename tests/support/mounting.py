@@ -312,7 +312,7 @@ def _start_in_foreground(
         process.kill()
         process.wait()
         process.stdout.close()
-        _detach(path)
+        detach(path)
         raise RuntimeError(f"kvsfs mount did not start: it printed {line!r}\n{log_path.read_text()}")
     return process, process.pid, log_path
 
@@ -322,13 +322,14 @@ def _start_in_background(
 ) -> tuple[None, int, Path]:
     ended = sandbox.kvsfs("mount", *arguments, token=token)
     if ended.returncode != 0:
-        _detach(path)
+        detach(path)
         raise RuntimeError(f"kvsfs mount ended with {ended.returncode}: {ended.stderr}")
     (pid,) = processes_naming(str(path))
     return None, pid, sandbox.background_log(path)
 
 
-def _detach(path: Path) -> None:
+def detach(path: Path) -> None:
+    """Take away whatever is mounted there. Never fails."""
     command = ["fusermount3", "-u", "-z", "--", str(path)]
     subprocess.run(command, capture_output=True, timeout=LEAVING_SECONDS, check=False)
 
