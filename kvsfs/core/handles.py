@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -62,19 +62,27 @@ class FolderHandle:
     order: list[File | Folder] = field(default_factory=list)
     listing: ListingPass | None = None
     arrived: int = 0
-    """How many of the listing pass's arrivals are in `order`."""
+    """How many of the listing pass's arrivals were looked at."""
+    unnamed: list[File | Folder] = field(default_factory=list)
+    """Arrivals that are not in `order` yet, because their names are not known."""
     finished: bool = False
 
     def rewind(self, listing: ListingPass) -> None:
         """Start over, with a pass that may be newer."""
         self.order, self.listing, self.arrived, self.finished = [], listing, 0, False
+        self.unnamed = []
 
-    def take_arrivals(self) -> None:
-        """Go on with what the pass has found meanwhile, but for what was removed or moved elsewhere since."""
+    def take_arrivals(self, has_name: Callable[[File | Folder], bool]) -> None:
+        """Go on with what the pass has found meanwhile, but for what was removed or moved elsewhere since.
+
+        What a record is shown as depends on whether there is a folder of that name, which a later page may
+        tell: it waits until `has_name`.
+        """
         assert self.listing is not None
-        new = self.listing.arrivals[self.arrived :]
-        self.arrived += len(new)
-        self.order += [inode for inode in new if inode.parent is self.folder]
+        new = self.unnamed + self.listing.arrivals[self.arrived :]
+        self.arrived = len(self.listing.arrivals)
+        self.unnamed = [inode for inode in new if not has_name(inode)]
+        self.order += [inode for inode in new if inode.parent is self.folder and has_name(inode)]
 
     def finish(self, folder: Folder) -> None:
         """End with what is known beside the pass: made here, and not seen by it."""

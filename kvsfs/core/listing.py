@@ -114,7 +114,9 @@ class Lister:
                 )
                 handle.finish(folder)
                 return
-        handle.take_arrivals()
+        handle.take_arrivals(
+            lambda inode: isinstance(inode, Folder) or self._covers(listing, folder, inode.component)
+        )
         if listing.complete:
             handle.finish(folder)
 

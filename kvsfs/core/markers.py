@@ -50,9 +50,10 @@ class Markers:
         """Delete a folder's marker, if the store has one. Raises StoreError."""
         self._stop_waiting(folder)
         async with self._requests:
-            if folder.marker:
+            if folder.marker or folder in self._refused:  # the answer may have been lost
                 await self._store.delete_record(names.encode(folder.path))
                 folder.marker = False
+                self._refused.discard(folder)
 
     async def settle(self) -> int:
         """Put all that is waiting now; how many folders could not be put."""
