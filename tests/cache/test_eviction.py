@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytest import TempPathFactory
 
 from kvsfs.cache.blobs import Blob, BlobFolder
 from kvsfs.cache.eviction import CleanBlobs
@@ -69,7 +69,7 @@ def test_taking_what_is_not_there_is_nothing(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 120)), max_size=40))
 def test_what_was_taken_is_never_evicted(
-    tmp_path_factory: TempPathFactory, ops: list[tuple[bool, int, int]]
+    tmp_path_factory: pytest.TempPathFactory, ops: list[tuple[bool, int, int]]
 ) -> None:
     folder = BlobFolder(str(tmp_path_factory.mktemp("cache")))
     blobs: dict[int, Blob] = {}

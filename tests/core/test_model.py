@@ -49,12 +49,22 @@ class Node:
 
     number: int
     data: bytearray = field(default_factory=bytearray)
-    changes: int = 0
+    versions: list[bytes] = field(default_factory=lambda: [b""])
+    """The bytes after each change."""
     mime_type: str | None = None
     """As it was set; None while it may be anything."""
     guessed: bool = True
     """The mount knows that it has guessed the type; after a remount it does not."""
     linked: bool = True
+
+    @property
+    def newest(self) -> int:
+        return len(self.versions) - 1
+
+    def changed(self) -> int:
+        """Note a change; its number."""
+        self.versions.append(bytes(self.data))
+        return self.newest
 
 
 @dataclass(eq=False)
@@ -63,7 +73,8 @@ class Handle:
     node: Node
     flags: int
     busy: int = 0
-    dirty: bool = False
+    written: int | None = None
+    """Number of the newest version that this handle wrote."""
 
     @property
     def writable(self) -> bool:
@@ -155,7 +166,7 @@ class Alone:
             fh = await self.m.create(path, flags)
             node = Node(self.m.fs._files.get(fh).file.number)
             self.files[path] = node
-            self.handles.append(Handle(fh, node, flags, dirty=True))
+            self.handles.append(Handle(fh, node, flags, written=0))
 
         await self.start(f"create {path}", body, on_names=True)
 
@@ -268,10 +279,11 @@ class Alone:
             if failed:
                 assert failed not in (errno.ESTALE, errno.ENOENT) or not node.linked
                 return
-            self.handles.append(Handle(opened.fh, node, flags, dirty=bool(flags & os.O_TRUNC)))
+            handle = Handle(opened.fh, node, flags)
+            self.handles.append(handle)
             if flags & os.O_TRUNC:
                 node.data.clear()
-                node.changes += 1
+                handle.written = node.changed()
 
         await self.start(f"open {path}", body)
 
@@ -281,11 +293,11 @@ class Alone:
             return
 
         async def body() -> None:
-            node, changes = handle.node, handle.node.changes
+            node, version = handle.node, handle.node.newest
             handle.busy += 1
             found, failed = await self.attempt(self.m.fs.read(handle.fh, offset, length), 0)
             handle.busy -= 1
-            if not failed and node.changes == changes:
+            if not failed and node.newest == version:
                 assert found == node.data[offset : offset + length]
 
         await self.start("read", body)
@@ -299,20 +311,18 @@ class Alone:
         start = len(node.data) if handle.flags & os.O_APPEND else offset
         node.data.extend(bytes(max(0, start - len(node.data))))
         node.data[start : start + length] = data
-        node.changes += 1
-        handle.dirty = True
+        handle.written = node.changed()
 
     async def op_truncate(self, place: int, size: int) -> None:
         handle = self.handle(place)
         if handle is None or not handle.writable:
             return
         await self.m.fs.setattr(handle.node.number, Changes(size=size), handle.fh)
-        self.cut(handle.node, size)
-        handle.dirty = True
+        handle.written = self.cut(handle.node, size)
 
-    def cut(self, node: Node, size: int) -> None:
+    def cut(self, node: Node, size: int) -> int:
         node.data = node.data[:size] + bytes(max(0, size - len(node.data)))
-        node.changes += 1
+        return node.changed()
 
     async def op_truncate_path(self, path: str, size: int) -> None:
         await self.finish()
@@ -331,33 +341,33 @@ class Alone:
             assert inode.mtime_ns == time_ns
 
     async def op_flush(self, place: int) -> None:
-        await self.upload(place, "flush", self.m.fs.flush)
+        handle = self.handle(place)
+        if handle is not None:
+            await self.upload(handle, "flush", self.m.fs.flush, handle.written)
 
     async def op_fsync(self, place: int) -> None:
-        await self.upload(place, "fsync", self.m.fs.fsync)
+        handle = self.handle(place)
+        if handle is not None:
+            await self.upload(handle, "fsync", self.m.fs.fsync, handle.node.newest)
 
     async def op_close(self, place: int) -> None:
         handle = self.handle(place)
         if handle is not None and not handle.busy:
             self.handles.remove(handle)
-            await self.upload_of(handle, "close", self.m.close)
+            await self.upload(handle, "close", self.m.close, handle.written)
 
-    async def upload(self, place: int, what: str, call: Callable[[int], Awaitable[None]]) -> None:
-        handle = self.handle(place)
-        if handle is not None:
-            await self.upload_of(handle, what, call)
+    async def upload(
+        self, handle: Handle, what: str, call: Callable[[int], Awaitable[None]], version: int | None
+    ) -> None:
+        """After the call the store has at least this version."""
 
-    async def upload_of(self, handle: Handle, what: str, call: Callable[[int], Awaitable[None]]) -> None:
         async def body() -> None:
-            node, changes = handle.node, handle.node.changes
-            dirty, handle.dirty = handle.dirty, False
             handle.busy += 1
             _, failed = await self.attempt(call(handle.fh), 0)
             handle.busy -= 1
-            handle.dirty = handle.dirty or bool(failed and dirty)
-            path = next((p for p, n in self.files.items() if n is node), None)
-            if not failed and dirty and node.changes == changes and path and not self.names_busy:
-                assert await self.m.other.read(key_of(path)) == node.data
+            path = next((p for p, n in self.files.items() if n is handle.node), None)
+            if not failed and version is not None and path and not self.names_busy:
+                assert await self.m.other.read(key_of(path)) in handle.node.versions[version:]
 
         await self.start(what, body)
 
