@@ -21,7 +21,9 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from kvsfs.core import names
+from kvsfs.core.content import Content
 from kvsfs.core.filesystem import Changes, Tuning
+from kvsfs.core.inodes import File
 from kvsfs.errors import PermissionDenied, StoreError, StoreTimeout, StoreUnreachable
 from tests.support.mounted import NOBODY, Mounted, errno_in, mounted, on_mock_clock
 
@@ -518,3 +520,268 @@ MODEL = settings(deadline=None, suppress_health_check=list(HealthCheck), print_b
 def test_a_mount_alone_is_a_posix_file_system(schedule: object, ops: list[Op], page_size: int) -> None:
     note(f"schedule {schedule}")
     run_alone(ops, page_size)
+
+
+# --- with others ------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class View:
+    """One opened version of a file and what was written to it here; the handles that share it."""
+
+    file: File
+    data: bytearray
+
+
+@dataclass(eq=False)
+class Shown:
+    """An open handle."""
+
+    fh: int
+    view: View
+    flags: int
+
+
+class Shared:
+    """One mount, and somebody else who writes and deletes: one operation after the other, but for edits amid
+    a request. Every version has bytes of its own, so that a mixture is found."""
+
+    def __init__(self, mount: Mounted) -> None:
+        self.m = mount
+        self.history: dict[str, list[tuple[float, bytes | None]]] = {key_of(p): [(-1e9, None)] for p in FILES}
+        self.edited: set[str] = set()
+        """Keys that somebody else has edited during the operation."""
+        self.handles: list[Shown] = []
+        self.views: dict[Content, View] = {}
+        self.counter = 0
+
+    def bytes_for(self, length: int) -> bytes:
+        self.counter += 1
+        return (b"%05d." % self.counter * (length // 6 + 1))[:length]
+
+    def note_store(self, key: str, content: bytes | None) -> None:
+        if self.history[key][-1][1] != content:
+            self.history[key].append((trio.current_time(), content))
+
+    def in_store(self, key: str) -> bytes | None:
+        return self.history[key][-1][1]
+
+    def recent(self, key: str, seconds: float) -> list[bytes | None]:
+        """Versions that the store has had within the last seconds."""
+        since, found = trio.current_time() - seconds, list[bytes | None]()
+        for at, content in reversed(self.history[key]):
+            found.append(content)
+            if at < since:
+                break
+        return found
+
+    async def observe(self) -> None:
+        records = await self.m.other.records()
+        for key in self.history:
+            self.note_store(key, records.get(key))
+
+    async def attempt(self, call: Awaitable[Any], *allowed: int) -> tuple[Any, int]:
+        try:
+            return await call, 0
+        except Exception as error:
+            if errno_in(error) not in allowed:
+                raise
+            return None, errno_in(error)
+
+    def handle(self, place: int) -> Shown | None:
+        return self.handles[place % len(self.handles)] if self.handles else None
+
+    def shown(self, fh: int, data: bytes, flags: int) -> Shown:
+        handle = self.m.fs._files.get(fh)
+        view = self.views.setdefault(handle.content, View(handle.file, bytearray(data)))
+        assert view.data == data
+        found = Shown(fh, view, flags)
+        self.handles.append(found)
+        return found
+
+    # --- the others -----------------------------------------------------------------------------------
+
+    async def op_put(self, path: str, length: int) -> None:
+        content = self.bytes_for(length)
+        await self.m.other.put(key_of(path), content)
+        self.note_store(key_of(path), content)
+        self.edited.add(key_of(path))
+
+    async def op_delete(self, path: str) -> None:
+        await self.m.other.delete(key_of(path))
+        self.note_store(key_of(path), None)
+        self.edited.add(key_of(path))
+
+    async def op_meanwhile(self, operation: str, path: str, length: int, after: bool) -> None:
+        async def edit() -> None:
+            await (self.op_put(path, length) if length else self.op_delete(path))
+
+        self.m.hooks.meanwhile(operation, edit, after=after)
+
+    # --- the mount ------------------------------------------------------------------------------------
+
+    async def op_create(self, path: str, flags: int) -> None:
+        if "/" in path and (await self.attempt(self.m.walk("d"), errno.ENOENT))[1]:
+            await self.m.mkdir("d")
+        _, failed = await self.attempt(self.m.walk(path), errno.ENOENT)
+        if failed:
+            self.shown(await self.m.create(path, flags), b"", flags)
+
+    async def op_open(self, path: str, flags: int) -> None:
+        key = key_of(path)
+        fh, failed = await self.attempt(self.m.open(path, flags), errno.ENOENT, errno.ESTALE)
+        if failed:  # gone, or somebody else's and newer than the listing
+            assert None in self.recent(key, TUNING.listing_ttl + 1)
+            return
+        handle = self.m.fs._files.get(fh)
+        data = await self.m.read_all(fh)
+        if flags & os.O_TRUNC:
+            view = self.views.setdefault(handle.content, View(handle.file, bytearray()))
+            view.data.clear()
+        elif not handle.content.dirty:
+            ours = [view.data for content, view in self.views.items() if content is handle.content]
+            assert data in self.recent(key, TUNING.revalidate + 1) or (
+                data in ours and not handle.file.stored
+            )
+        self.shown(fh, data, flags)
+
+    async def op_read(self, place: int) -> None:
+        handle = self.handle(place)
+        if handle is not None:
+            assert await self.m.read_all(handle.fh) == handle.view.data
+
+    async def op_write(self, place: int, offset: int, length: int) -> None:
+        handle = self.handle(place)
+        if handle is None or handle.flags & os.O_ACCMODE == os.O_RDONLY:
+            return
+        data, content = self.bytes_for(length), handle.view.data
+        await self.m.fs.write(handle.fh, offset, data)
+        start = len(content) if handle.flags & os.O_APPEND else offset
+        content.extend(bytes(max(0, start - len(content))))
+        content[start : start + length] = data
+
+    async def op_flush(self, place: int) -> None:
+        handle = self.handle(place)
+        if handle is not None:
+            await self.upload(handle, self.m.fs.flush)
+
+    async def op_close(self, place: int) -> None:
+        handle = self.handle(place)
+        if handle is not None:
+            self.handles.remove(handle)
+            await self.upload(handle, self.m.close)
+
+    async def upload(self, handle: Shown, call: Callable[[int], Awaitable[None]]) -> None:
+        """A dirty handle's bytes are the store's when the call returns, whoever wrote before."""
+        opened = self.m.fs._files.get(handle.fh)
+        dirty = opened.dirty
+        await call(handle.fh)
+        file = handle.view.file
+        if dirty and not file.removed:
+            await self.observe()
+            assert self.in_store(file.key) == bytes(handle.view.data) or file.key in self.edited
+
+    async def op_unlink(self, path: str) -> None:
+        inode, failed = await self.attempt(self.m.walk(path), errno.ENOENT)
+        if failed:
+            return
+        stored = inode.stored
+        await self.m.unlink(path)
+        await self.observe()
+        assert self.in_store(key_of(path)) is None or not stored or key_of(path) in self.edited
+
+    async def op_rename(self, path: str, new: str) -> None:
+        gone = (errno.ENOENT, errno.ESTALE)
+        _, failed = await self.attempt(self.m.rename(path, new), *gone)
+        if failed:
+            assert None in self.recent(key_of(path), TUNING.listing_ttl + 1) or not await self.folder_of(new)
+            return
+        await self.observe()
+        file = await self.m.file(new)
+        if path != new and file.stored and not file.dirty:
+            assert self.in_store(key_of(path)) is None or key_of(path) in self.edited
+
+    async def folder_of(self, path: str) -> bool:
+        return not (await self.attempt(self.m.walk(parent_of(path)), errno.ENOENT))[1]
+
+    async def op_ls(self, path: str) -> None:
+        await self.attempt(self.m.names(path), errno.ENOENT)
+
+    async def op_wait(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    async def op_settle(self) -> None:
+        """All closed and drained: the mount shows what the store has, and lost nothing on the way."""
+        self.m.hooks.clear()
+        while self.handles:
+            await self.op_close(0)
+        await self.m.fs.drain()
+        await self.observe()
+        assert self.m.fs.set_aside() == []
+        await trio.sleep(TUNING.listing_ttl + 1)
+        records = await self.m.other.records()
+        await self.m.idle()
+        assert await self.m.other.records() == records
+        assert {k for k in records if not k.endswith("!2F")} == {
+            k for k in self.history if self.in_store(k) is not None
+        }
+        for folder in ("", "d"):
+            inside = {p.rpartition("/")[2] for p in FILES if parent_of(p) == folder and key_of(p) in records}
+            found, failed = await self.attempt(self.m.names(folder), errno.ENOENT)
+            assert set(() if failed else found) - {"d"} == inside
+        for path in FILES:
+            if key_of(path) in records:
+                assert await self.m.read_file(path) == records[key_of(path)]
+
+    async def run(self, ops: list[Op]) -> None:
+        for name, *arguments in ops:
+            note(f"{trio.current_time() % 10000:9.2f} {name} {arguments}")
+            await getattr(self, f"op_{name}")(*arguments)
+            await self.observe()
+            self.edited.clear()
+            self.m.fs.check_invariants()
+            for handle in self.handles:
+                assert self.m.fs._files.get(handle.fh).content.size == len(handle.view.data)
+        await self.op_settle()
+        assert os.listdir(os.path.join(self.m.blobs.path, "dirty")) == []
+
+
+SHARED_FILES = st.sampled_from(("a", "a", "b", "d/a"))
+shared_operations = st.one_of(
+    st.tuples(st.just("put"), SHARED_FILES, lengths),
+    st.tuples(st.just("delete"), SHARED_FILES),
+    st.tuples(
+        st.just("meanwhile"),
+        st.sampled_from(("get_record", "set_record", "list_keys", "delete_record")),
+        SHARED_FILES,
+        st.sampled_from((0, 3, 70_000)),
+        st.booleans(),
+    ),
+    st.tuples(st.just("create"), SHARED_FILES, write_flags),
+    st.tuples(st.just("open"), SHARED_FILES, st.just(os.O_RDONLY)),
+    st.tuples(st.just("open"), SHARED_FILES, open_flags.filter(lambda f: f != os.O_WRONLY | os.O_TRUNC)),
+    st.tuples(st.just("open"), SHARED_FILES, st.just(os.O_RDWR | os.O_TRUNC)),
+    st.tuples(st.just("read"), places),
+    st.tuples(st.just("write"), places, offsets, lengths),
+    st.tuples(st.just("write"), places, offsets, lengths),
+    st.tuples(st.sampled_from(("flush", "close", "close")), places),
+    st.tuples(st.just("unlink"), SHARED_FILES),
+    st.tuples(st.just("rename"), SHARED_FILES, SHARED_FILES),
+    st.tuples(st.just("ls"), st.sampled_from(("", "d"))),
+    st.tuples(st.just("wait"), waits),
+    st.tuples(st.just("settle")),
+)
+
+
+@settings(MODEL, max_examples=400)
+@given(st.random_module(), st.lists(shared_operations, min_size=10, max_size=50), st.booleans())
+def test_a_mount_among_others_loses_nothing_and_mixes_nothing(
+    schedule: object, ops: list[Op], validators: bool
+) -> None:
+    note(f"schedule {schedule}, validators {validators}")
+
+    async def main() -> None:
+        async with mounted(tuning=TUNING, validators=validators) as m:
+            await Shared(m).run(ops)
+
+    on_mock_clock(main)

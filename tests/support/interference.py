@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -33,6 +34,7 @@ class _Rule:
     key: str | None
     gate: Gate | None = None
     error: StoreError | None = None
+    action: Callable[[], Awaitable[None]] | None = None
 
     def fits(self, operation: str, key: RecordKey | None) -> bool:
         return self.operation == operation and self.key in (None, key)
@@ -76,6 +78,11 @@ class Interference:
     def answer(self, operation: str) -> None:
         """Forget answers of such operations that were to be lost."""
         self._after = [rule for rule in self._after if rule.operation != operation or rule.error is None]
+
+    def meanwhile(self, operation: str, action: Callable[[], Awaitable[None]], *, after: bool) -> None:
+        """Let something happen amid the next such operation: before it does its work, or after."""
+        rules = self._after if after else self._before
+        rules.append(_Rule(operation, None, action=action))
 
     def hold_piece(self, offset: int) -> Gate:
         """Stop the next body that gets to this offset, before the piece there."""
@@ -127,6 +134,8 @@ class Interference:
         rules.remove(rule)
         if rule.gate is not None:
             await rule.gate.pass_through()
+        if rule.action is not None:
+            await rule.action()
         if rule.error is not None:
             self.raised += 1
             raise rule.error
