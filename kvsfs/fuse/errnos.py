@@ -43,6 +43,7 @@ def errno_of(error: Exception) -> tuple[int, int | None]:
     for kind, number, level in _ERRNO_OF:
         if isinstance(error, kind):
             return number, level
-    if isinstance(error, OSError) and error.errno:  # the cache file's: ENOSPC, EDQUOT, EIO
+    # The cache file's: ENOSPC, EDQUOT, EIO. A resolver's number is negative: the kernel would refuse the reply.
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
         return error.errno, logging.ERROR
     return errno.EIO, None
