@@ -770,6 +770,7 @@ def test_a_write_while_another_open_revalidates_a_changed_record_is_not_lost() -
                 await gate.reached.wait()
                 await m.fs.write(writer, 0, b"mine!")
                 gate.open()
+            assert await m.read_file("a") == b"mine!"
             await m.close(writer)
             await m.fs.drain()
             assert await m.other.read("a") == b"mine!"

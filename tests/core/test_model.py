@@ -645,6 +645,12 @@ class Shared:
             )
         self.shown(fh, data, flags)
 
+    async def op_newer(self, path: str, flags: int) -> None:
+        """Open a version that came after all that is open here."""
+        await self.op_put(path, 100)
+        await self.op_wait(TUNING.revalidate + EPSILON)
+        await self.op_open(path, flags)
+
     async def op_read(self, place: int) -> None:
         handle = self.handle(place)
         if handle is not None:
@@ -761,6 +767,7 @@ shared_operations = st.one_of(
     st.tuples(st.just("open"), SHARED_FILES, st.just(os.O_RDONLY)),
     st.tuples(st.just("open"), SHARED_FILES, open_flags.filter(lambda f: f != os.O_WRONLY | os.O_TRUNC)),
     st.tuples(st.just("open"), SHARED_FILES, st.just(os.O_RDWR | os.O_TRUNC)),
+    st.tuples(st.just("newer"), SHARED_FILES, st.sampled_from((os.O_RDONLY, os.O_RDWR))),
     st.tuples(st.just("read"), places),
     st.tuples(st.just("write"), places, offsets, lengths),
     st.tuples(st.just("write"), places, offsets, lengths),
