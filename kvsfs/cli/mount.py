@@ -15,6 +15,7 @@ from kvsfs import config, logs
 from kvsfs.cli.mount_options import Words, parse_words, seconds
 from kvsfs.config import MountConfig
 from kvsfs.errors import CommandError, ExitCode
+from kvsfs.fuse.mount_points import resolved
 
 
 def mount(
@@ -62,7 +63,7 @@ def mount(
     words = parse_words(option or [])
     settings = MountConfig(
         source=source,
-        mount_point=os.path.abspath(mount_point),
+        mount_point=resolved(mount_point),
         api_url=api_url or words.text("api-url") or config.api_url_from_environment(),
         token_file=_absolute(token_file or words.text("token-file")),
         cache_dir=_absolute(cache_dir or words.text("cache-dir")),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 
 from kvsfs.errors import CommandError, ExitCode
+from kvsfs.fuse.mount_points import resolved
 from kvsfs.fuse.presence import Waiter
 
 FILE_SYSTEM_TYPE = "fuse.kvsfs"
@@ -18,7 +18,7 @@ def leave(mount_point: str) -> str | None:
 
     Raises CommandError when nothing of ours is mounted there, when it is in use, and when bytes are left.
     """
-    path = os.path.abspath(mount_point)
+    path = resolved(mount_point)
     if not _is_ours(path):
         raise CommandError(
             ExitCode.NOT_MOUNTED, f"no store is mounted on {path}: see `findmnt -t fuse.kvsfs`"
