@@ -14,14 +14,17 @@ import pytest
 from kvsfs.errors import ExitCode
 from tests.mount.conftest import Mount
 from tests.support.mounting import (
+    KVSFS,
     LEAVING_SECONDS,
     Mounted,
     Sandbox,
+    detach,
     failing,
     is_mounted,
     mount_table_line,
     wait_until,
 )
+from tests.support.serving import RunningServer
 from tests.support.store_api import StoreApi
 
 pytestmark = pytest.mark.fuse
@@ -135,7 +138,7 @@ def test_two_mounts_of_one_store_see_each_others_files(mount: Mount, store: Stor
     assert store.keys() == ["f", "g"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_detaches_and_serves_open_files_to_their_end(
     mount: Mount, store: StoreApi, number: signal.Signals
 ) -> None:
@@ -257,3 +260,44 @@ def test_the_cache_folder_holds_nothing_after_a_clean_end(
     (folder,) = (sandbox.folder / "cache_home" / "kvsfs").iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
     assert [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"] == []
+
+
+def test_a_mount_point_with_blanks_and_other_scripts(mount: Mount, store: StoreApi, sandbox: Sandbox) -> None:
+    with mount(name="my  store\\日本", background=True) as mounted:
+        (mounted.path / "f").write_bytes(b"x")
+        ended = sandbox.kvsfs("umount", str(mounted.path))
+        assert (ended.returncode, ended.stderr) == (0, "")
+        mounted.wait_for_exit()
+    assert store.content("f") == b"x"
+
+
+def test_relative_paths_and_links_name_the_same_mount(
+    store: StoreApi, sandbox: Sandbox, server: RunningServer, token: str
+) -> None:
+    path = sandbox.mount_point()
+    (sandbox.folder / "parent").symlink_to(sandbox.folder)
+    (sandbox.folder / "link").symlink_to("mnt")
+    environment = sandbox.environment_with(token, APIFY_API_BASE_URL=server.url)
+
+    def run(folder: Path, *arguments: str) -> tuple[int, str]:
+        ended = subprocess.run(
+            [*KVSFS, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )  # fmt: skip
+        return ended.returncode, ended.stderr
+
+    try:
+        assert run(sandbox.folder, "mount", store.id, "mnt/") == (0, "")
+        (path / "f").write_bytes(b"x")
+        assert run(sandbox.folder, "umount", "./mnt/") == (0, "")
+        assert not is_mounted(path)
+        for mounted_by, unmounted_by in (
+            ("parent/mnt", "mnt"),
+            ("link", "parent/mnt"),
+            ("mnt", "parent/link"),
+        ):
+            assert run(sandbox.folder, "mount", store.id, mounted_by) == (0, "")
+            assert (path / "f").read_bytes() == b"x"
+            assert run(sandbox.folder, "umount", unmounted_by) == (0, "")
+            assert not is_mounted(path)
+    finally:
+        detach(path)

@@ -198,7 +198,8 @@ class Mounted:
         assert _ends(self.pid, within), f"the daemon did not end within {within} s\n{self.log_text()}"
         self._exited = True
         if self.process is not None:
-            assert self.process.wait() == exit_code, self.log_text()
+            ended = self.process.wait()
+            assert ended == exit_code, f"the daemon ended with {ended}\n{self.log_text()}"
         assert not is_mounted(self.path)
 
     def abort(self) -> None:
@@ -232,7 +233,7 @@ class Mounted:
                 timeout=LEAVING_SECONDS,
                 check=False,
             )
-        if not self._exited and not _ends(self.pid, 5):
+        if not self._exited and not _ends(self.pid, 2):
             self.abort()
             _ends(self.pid, LEAVING_SECONDS)
         if self.process is not None:
@@ -289,7 +290,8 @@ def watched(mounted: Mounted, within: float) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-    assert not mounted.timed_out, f"the mount was aborted after {within} s\n{mounted.log_text()}"
+        if mounted.timed_out:
+            raise AssertionError(f"the mount was aborted after {within} s\n{mounted.log_text()}")
 
 
 def _start_in_foreground(
@@ -355,8 +357,14 @@ def children_of(pid: int) -> list[int]:
 
 def mount_table_line(path: Path) -> str | None:
     """Give the kernel's line for what is mounted there (proc_pid_mounts(5)); it never asks the mount itself."""
-    lines = [line for line in Path("/proc/mounts").read_text().splitlines() if line.split()[1] == str(path)]
-    return lines[-1] if lines else None
+    lines = Path("/proc/mounts").read_text().splitlines()
+    found = [line for line in lines if unescaped(line.split()[1]) == str(path)]
+    return found[-1] if found else None
+
+
+def unescaped(field: str) -> str:
+    """Undo the kernel's octal escapes of blanks and backslashes."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def is_mounted(path: Path) -> bool:
@@ -384,7 +392,7 @@ def failing(*numbers: int, within: float = COMMAND_SECONDS) -> Iterator[None]:
 def _device_minor(path: Path) -> int | None:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
-        if fields[4] == str(path):
+        if unescaped(fields[4]) == str(path):
             return int(fields[2].partition(":")[2])
     return None
 
