@@ -12,6 +12,10 @@ from kvsfs.errors import CommandError, ExitCode
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h)")
 
+SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|)")
+
+BYTES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -24,6 +28,14 @@ def parse_duration(text: str) -> float:
     if text.strip() == "0":
         return 0.0
     raise ValueError(f"{text!r} is not a duration: write a number and ms, s, m or h, as in 20ms or 1.5s")
+
+
+def parse_size(text: str) -> int:
+    """Read `4096`, `64KiB`, `10MiB` or `5GiB`. Returns bytes. Raises ValueError."""
+    match = SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size: write a number and KiB, MiB or GiB, as in 64KiB")
+    return int(match[1]) * BYTES[match[2]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,7 @@ class ExitCode(enum.IntEnum):
     CACHE_UNUSABLE = 33
     NOT_ALL_UPLOADED = 40
     ADDRESS_IN_USE = 50
+    DATA_DAMAGED = 51
 
 
 class CommandError(KvsfsError):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 import typer
 
-from kvsfs.config import parse_duration
+from kvsfs.config import parse_duration, parse_size
 from kvsfs.errors import CommandError, ExitCode
+
+T = TypeVar("T")
 
 TOKENS_VARIABLE = "KVSFS_SERVE_TOKENS"
 """Tokens for those who do not want to show them in `ps`: as --token, with commas between."""
@@ -32,6 +35,18 @@ def serve(
             help=f"Let in who has this token. Repeatable. {TOKENS_VARIABLE} (with commas) hides it from ps.",
         ),
     ] = None,
+    users: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Let in the tokens of a file, TOKEN=USERNAME in each line: hidden from ps."
+        ),
+    ] = None,
+    max_record_size: Annotated[
+        str, typer.Option(metavar="SIZE", help="Refuse larger records, as in 64MiB.")
+    ] = "5GiB",
+    check: Annotated[
+        bool, typer.Option("--check", help="Do not serve: verify that every record is there and whole.")
+    ] = False,
     latency: Annotated[str, typer.Option(metavar="TIME", help="Delay every answer, as in 20ms.")] = "0",
     request_log: Annotated[
         str | None, typer.Option(metavar="FILE", help="Append a JSON line for each request.")
@@ -40,22 +55,78 @@ def serve(
     exit_with_parent: Annotated[
         bool, typer.Option("--exit-with-parent", help="Stop when stdin ends.", hidden=True)
     ] = False,
+    testing: Annotated[
+        bool,
+        typer.Option("--testing", help="Allow the options below, and the control endpoint /testing."),
+    ] = False,
+    rate_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N[,M]",
+            help="Testing: requests a second for each store, and M for its records. Apify's: 60,200.",
+        ),
+    ] = None,
+    page_limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Testing: no more than N keys in a page.")
+    ] = None,
+    no_validators: Annotated[
+        bool, typer.Option("--no-validators", help="Testing: no ETag and no Last-Modified.")
+    ] = False,
+    redirect_above: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Testing: redirect larger records to a signed URL on another port."
+        ),
+    ] = None,
 ) -> None:
     """Run an Apify-compatible key-value store on this machine."""
+    folder = data or _default_folder()
+    if check:
+        _check(folder)
+        return
     # Here, not above: the other commands shall not wait for a server's imports.
     from kvsfs.server.run import Options, run
+    from kvsfs.server.testing.layers import Switches
+    from kvsfs.server.testing.rates import Rates
 
+    switches = Switches(
+        rates=None if rate_limit is None else _parsed("--rate-limit", Rates.parse, rate_limit),
+        page_limit=page_limit,
+        validators=not no_validators,
+        redirect_above=None
+        if redirect_above is None
+        else _parsed("--redirect-above", parse_size, redirect_above),
+    )
+    if switches != Switches() and not testing:
+        raise CommandError(
+            ExitCode.USAGE,
+            "--rate-limit, --page-limit, --no-validators and --redirect-above are for tests: add --testing",
+        )
     options = Options(
-        folder=data or _default_folder(),
+        folder=folder,
         host=host,
         port=port,
         tokens=[*(token or []), *_tokens_from_environment()],
-        latency=_seconds(latency),
+        users=users,
+        max_record_bytes=_parsed("--max-record-size", parse_size, max_record_size),
+        latency=_parsed("--latency", parse_duration, latency),
         request_log=request_log,
         verbose=verbose,
         exit_with_parent=exit_with_parent,
+        testing=switches if testing else None,
     )
     run(options, lambda url: print(f"kvsfs serve: listening on {url}", flush=True))
+
+
+def _check(folder: str) -> None:
+    from kvsfs.server.checking import check
+
+    checked = check(folder, print)
+    print(f"{checked.records} records, {checked.damaged} faults, {checked.orphans} orphans removed")
+    if checked.damaged:
+        raise CommandError(
+            ExitCode.DATA_DAMAGED, f"{folder} is damaged: write the records named above again, or restore it"
+        )
 
 
 def _default_folder() -> str:
@@ -68,8 +139,8 @@ def _tokens_from_environment() -> list[str]:
     return [token for token in os.environ.pop(TOKENS_VARIABLE, "").split(",") if token]
 
 
-def _seconds(latency: str) -> float:
+def _parsed(option: str, parse: Callable[[str], T], text: str) -> T:
     try:
-        return parse_duration(latency)
+        return parse(text)
     except ValueError as error:
-        raise CommandError(ExitCode.USAGE, f"--latency: {error}") from error
+        raise CommandError(ExitCode.USAGE, f"{option}: {error}") from error

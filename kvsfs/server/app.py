@@ -13,9 +13,9 @@ from starlette.routing import Route
 from kvsfs.server import answers
 from kvsfs.server.access import Gate
 from kvsfs.server.actors import Runs, Users
-from kvsfs.server.records import MAX_RECORD_BYTES, Records
+from kvsfs.server.records import MAX_RECORD_BYTES, Elsewhere, Records
 from kvsfs.server.storage import Storage
-from kvsfs.server.stores import Stores
+from kvsfs.server.stores import MAX_PAGE, Stores
 from kvsfs.server.users import Tokens
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -31,11 +31,18 @@ STORES = (
 """The ways to name one store."""
 
 
-def build(storage: Storage, tokens: Tokens, *, max_record_bytes: int = MAX_RECORD_BYTES) -> Starlette:
+def build(
+    storage: Storage,
+    tokens: Tokens,
+    *,
+    max_record_bytes: int = MAX_RECORD_BYTES,
+    max_page: int = MAX_PAGE,
+    elsewhere: Elsewhere | None = None,
+) -> Starlette:
     """Assemble the API over a storage."""
     gate = Gate(storage, tokens)
     routes = [*_users(tokens, gate), *_runs(storage, gate)]
-    stores, records = Stores(storage, gate), Records(storage, gate, max_record_bytes)
+    stores, records = Stores(storage, gate, max_page), Records(storage, gate, max_record_bytes, elsewhere)
     routes.append(_resource("/v2/key-value-stores", GET=stores.list, POST=stores.create))
     for path in STORES:
         routes += _store(path, stores, records)

@@ -33,6 +33,7 @@ from kvsfs.server.storage import (
     RunFilter,
     StoreField,
     StoreGone,
+    described_by,
 )
 from kvsfs.server.values import Upload, ValueFile, Values
 from kvsfs.types import ContentEncoding, StoreInfo
@@ -65,6 +66,10 @@ REOPEN_LIMIT = 100
 """How often one read may find that its file was replaced meanwhile before the value counts as lost."""
 
 
+INDEX_NAME = "index.sqlite3"
+VALUES_NAME = "values"
+
+
 class ValueLost(Exception):
     """The index names a file that is not there: someone touched the data folder."""
 
@@ -73,8 +78,8 @@ def open_storage(folder: str) -> LocalStorage:
     """Open the data folder, made if need be (only for its owner). Raises CommandError."""
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        values = Values(os.path.join(folder, "values"))
-        path = os.path.join(folder, "index.sqlite3")
+        values = Values(os.path.join(folder, VALUES_NAME))
+        path = os.path.join(folder, INDEX_NAME)
         database.prepare(path)
         return LocalStorage(Index(path), values)
     except (OSError, sqlite3.Error) as error:
@@ -197,7 +202,7 @@ class LocalStorage:
         content_encoding: ContentEncoding | None,
     ) -> RecordEntry:
         """Store a record. A small one takes a single change of thread."""
-        upload = self._values.receive(f"{content_type}\0{content_encoding or ''}")
+        upload = self._values.receive(described_by(content_type, content_encoding))
 
         def publish(last_pieces: Sequence[bytes]) -> RecordEntry:
             upload.append(last_pieces)
@@ -238,12 +243,13 @@ class LocalStorage:
         """Remove what crashes left, without delaying anyone who waits for the server to answer."""
         threading.Thread(target=self.collect_garbage, name="garbage", daemon=True).start()
 
-    def collect_garbage(self) -> None:
-        """Remove what crashes left. Waits; safe beside running servers."""
+    def collect_garbage(self) -> int:
+        """Remove what crashes left. Waits; safe beside running servers. Returns how many files it were."""
         self._drop_records()
         removed = self._values.collect(lambda files: self._index.unknown_files(files).result())
         if removed:
             logger.info("removed %d value files that no record names", removed)
+        return removed
 
     def _let_go(self, release: Callable[[], None]) -> None:
         """Remove or close. No await: this may be a cancellation, while a thread is still at work on it."""

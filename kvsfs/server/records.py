@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import cast
 
@@ -50,13 +50,24 @@ MAX_CHECKED_BYTES = 16 * 1024**2
 text and as objects."""
 
 
+Elsewhere = Callable[[Request, str, RecordEntry], str | None]
+"""Gives the URL at which another server has a record of a store; None to serve it here."""
+
+
 class Records:
     """The handlers. `max_bytes` is the size at which a record is refused."""
 
-    def __init__(self, storage: Storage, gate: Gate, max_bytes: int = MAX_RECORD_BYTES) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        gate: Gate,
+        max_bytes: int = MAX_RECORD_BYTES,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
         self._storage = storage
         self._gate = gate
         self._max_bytes = max_bytes
+        self._elsewhere = elsewhere
 
     async def get(self, request: Request) -> Response:
         """Answer keyValueStore_record_get."""
@@ -65,6 +76,11 @@ class Records:
         reader = await self._storage.open_record(grant.store.id, key)
         if reader is None:
             raise record_not_found()
+        if self._elsewhere is not None and Representation(request, reader.entry).as_stored:
+            location = self._elsewhere(request, grant.store.id, reader.entry)
+            if location is not None:
+                reader.close()
+                return Response(status_code=302, headers={"Location": location})
         return served(request, reader)
 
     async def head(self, request: Request) -> Response:
@@ -146,10 +162,15 @@ class Records:
         return ApiError(413, "record-too-large", f"The record is too large (limit: {self._max_bytes} bytes).")
 
 
-def served(request: Request, reader: RecordReader) -> Response:
-    """Answer a GET with a record, and close its reader. Raises ApiError."""
+def served(request: Request, reader: RecordReader, *, as_stored: bool = False) -> Response:
+    """Answer a GET with a record, and close its reader. Raises ApiError.
+
+    With `as_stored` whatever encoding the client accepts.
+    """
     try:
-        response = _record_response(request, reader)
+        response = _record_response(
+            request, reader, Representation(request, reader.entry, as_stored=as_stored)
+        )
     except BaseException:
         reader.close()
         raise
@@ -161,9 +182,10 @@ def served(request: Request, reader: RecordReader) -> Response:
 class Representation:
     """A record as one client gets it: as stored, or decoded on the way because it must be."""
 
-    def __init__(self, request: Request, entry: RecordEntry) -> None:
+    def __init__(self, request: Request, entry: RecordEntry, *, as_stored: bool = False) -> None:
         encoding = entry.content_encoding
-        self.as_stored = encoding is None or accepts(request.headers.get("accept-encoding"), encoding)
+        accepted = encoding is None or accepts(request.headers.get("accept-encoding"), encoding)
+        self.as_stored = as_stored or accepted
         # The decoded bytes are not those that the strong tag names; the weak one says "the same content".
         self.validators = Validators(
             f'"{entry.etag}"' if self.as_stored else f'W/"{entry.etag}"', entry.modified_at
@@ -187,10 +209,9 @@ class Representation:
             self.headers["Content-Disposition"] = f'attachment; filename="{entry.key}"'
 
 
-def _record_response(request: Request, reader: RecordReader) -> Response:
+def _record_response(request: Request, reader: RecordReader, representation: Representation) -> Response:
     """Answer with a record. Only a _RecordStream still needs the reader."""
     entry = reader.entry
-    representation = Representation(request, entry)
     if not_modified(request.headers, representation.validators):
         return Response(status_code=304, headers=representation.headers)
     if not representation.as_stored:

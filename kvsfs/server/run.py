@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
@@ -12,15 +14,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from kvsfs.errors import CommandError, ExitCode
 from kvsfs.server import app
+from kvsfs.server.access import Gate
+from kvsfs.server.connection import Limits, limited
 from kvsfs.server.local import LocalStorage, open_storage
 from kvsfs.server.observing import Observed, Sink, access_log, request_log
-from kvsfs.server.users import Tokens
+from kvsfs.server.records import MAX_RECORD_BYTES
+from kvsfs.server.stores import MAX_PAGE
+from kvsfs.server.testing.layers import Switches, layered
+from kvsfs.server.testing.objects import Objects
+from kvsfs.server.users import Tokens, read_users
 
-CONNECTION_LIMIT = 500
-"""Each may hold a socket and a file: together below the usual limit of 1024 descriptors."""
+DESCRIPTORS = 4096
+"""Open files asked of the kernel, where it allows as many: each connection may hold a socket and a value."""
+
+HEAD_BYTES = 64 * 1024
+"""The request line and headers together. The longest legal key, escaped, has 768 bytes."""
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an idle connection (httpx 5 s, browsers 60 s): so it is they who close, and no
@@ -47,23 +59,71 @@ class Options:
     request_log: str | None = None
     verbose: bool = False
     exit_with_parent: bool = False
+    users: str | None = None
+    """A file of further tokens, as `users.read_users` reads it."""
+    max_record_bytes: int = MAX_RECORD_BYTES
+    testing: Switches | None = None
+    """What only tests and benchmarks want, with the control endpoint; None: nothing of it."""
 
 
 def run(options: Options, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. `on_ready` gets the URL when it answers. Raises CommandError."""
     os.umask(0o077)  # the index holds the keys that sign URLs; the folder may be one that others can enter
-    tokens = Tokens.parse(options.tokens)
+    tokens = Tokens.parse([*options.tokens, *(read_users(options.users) if options.users else ())])
     sinks = _sinks(options)
-    with _listen(options.host, options.port, anyone=not tokens) as listener:
+    _allow_descriptors()
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listen(options.host, options.port, anyone=not tokens))
+        listeners = [listener]
+        if options.testing is not None and options.testing.redirect_above is not None:
+            listeners.append(stack.enter_context(_listen(options.host, 0, anyone=not tokens)))
         storage = open_storage(options.folder)
-        application = Observed(app.build(storage, tokens), sinks, options.latency)
+        application = _application(options, tokens, storage, sinks, listeners)
         server = _Server(_config(application), storage, lambda: on_ready(_url(listener)))
         # uvicorn raises the signal that stopped it again when it is done: it shall find this handler then.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, server.handle_exit)
         if options.exit_with_parent:
             threading.Thread(target=_wait_for_parent, args=(server,), name="parent", daemon=True).start()
-        server.run(sockets=[listener])
+        server.run(sockets=listeners)
+
+
+def _application(
+    options: Options,
+    tokens: Tokens,
+    storage: LocalStorage,
+    sinks: Sequence[Sink],
+    listeners: Sequence[socket.socket],
+) -> ASGIApp:
+    switches = options.testing
+    if switches is None:
+        api = app.build(storage, tokens, max_record_bytes=options.max_record_bytes)
+        return Observed(api, sinks, options.latency)
+    objects = None
+    if switches.redirect_above is not None:
+        objects = Objects(storage, switches.redirect_above, listeners[1].getsockname()[1])
+    api = app.build(
+        storage,
+        tokens,
+        max_record_bytes=options.max_record_bytes,
+        max_page=min(MAX_PAGE, switches.page_limit or MAX_PAGE),
+        elsewhere=None if objects is None else objects.location,
+    )
+    return layered(
+        api,
+        None if objects is None else (objects.port, objects),
+        Gate(storage, tokens),
+        switches,
+        sinks=sinks,
+        latency=options.latency,
+    )
+
+
+def _allow_descriptors() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Server(uvicorn.Server):
@@ -84,21 +144,21 @@ class _Server(uvicorn.Server):
         await self._storage.close()
 
 
-def _config(application: Observed) -> uvicorn.Config:
+def _config(application: ASGIApp, limits: Limits | None = None) -> uvicorn.Config:
     logging.basicConfig(level=logging.WARNING, format="kvsfs serve: %(levelname)s: %(message)s")
     # uvicorn logs every request that it cut, with a traceback; what went wrong `observing` has told by then.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return uvicorn.Config(
         application,
         loop="asyncio",
-        http="h11",
+        http=limited(limits or Limits()),
+        h11_max_incomplete_event_size=HEAD_BYTES,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=CONNECTION_LIMIT,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )

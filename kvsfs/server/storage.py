@@ -32,6 +32,11 @@ class RecordEntry:
     modified_at: datetime
 
 
+def described_by(content_type: str, content_encoding: ContentEncoding | None) -> str:
+    """Put together what a record's ETag names beside its bytes."""
+    return f"{content_type}\0{content_encoding or ''}"
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run of an Actor, as far as a store needs to know: whose it is, and which store is its default one."""

@@ -42,14 +42,15 @@ MAX_TITLE_LENGTH = 1000
 class Stores:
     """The handlers."""
 
-    def __init__(self, storage: Storage, gate: Gate) -> None:
+    def __init__(self, storage: Storage, gate: Gate, max_page: int = MAX_PAGE) -> None:
         self._storage = storage
         self._gate = gate
+        self._max_page = max_page
 
     async def list(self, request: Request) -> Response:
         """Answer keyValueStores_get."""
         username = self._gate.require_user(request)
-        offset, limit = integer(request, "offset", default=0), _limit(request)
+        offset, limit = integer(request, "offset", default=0), self._limit(request)
         desc, unnamed = flag(request, "desc"), flag(request, "unnamed")
         stores, total = await self._storage.list_stores(
             username, offset=offset, limit=limit, desc=desc, unnamed=unnamed
@@ -106,7 +107,7 @@ class Stores:
     async def keys(self, request: Request) -> Response:
         """Answer keyValueStore_keys_get."""
         grant = await self._gate.reading(request, opens_storage)
-        limit = _limit(request)
+        limit = self._limit(request)
         after = request.query_params.get("exclusiveStartKey") or None
         selection = _selection(request, grant.store)
         # One more than asked for tells whether there is a next page.
@@ -142,6 +143,10 @@ class Stores:
             "X-Content-Type-Options": "nosniff",
         }
         return ArchiveStream(self._storage.archive(grant.store.id, selection), headers)
+
+    def _limit(self, request: Request) -> int:
+        """Give the size of a page. 0 is what both official clients send for "as many as you like"."""
+        return min(integer(request, "limit", self._max_page) or self._max_page, self._max_page)
 
 
 class ArchiveStream(StreamingResponse):
@@ -202,8 +207,3 @@ def _check_title(title: object) -> str | None:
     if title is not None and not (isinstance(title, str) and len(title) <= MAX_TITLE_LENGTH):
         raise invalid_input(f"The title must be a text of at most {MAX_TITLE_LENGTH} characters.")
     return title
-
-
-def _limit(request: Request) -> int:
-    """Give the size of a page. 0 is what both official clients send for "as many as you like"."""
-    return min(integer(request, "limit", MAX_PAGE) or MAX_PAGE, MAX_PAGE)

@@ -16,7 +16,7 @@ import hashlib
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 ETAG_BYTES = 16
 """Length of the hash in a record's ETag: 128 bits, no two versions of a record will meet."""
@@ -25,6 +25,18 @@ INCOMING = "incoming"
 
 PIECE_BYTES = 256 * 1024
 """What is read at once by who reads a whole file."""
+
+
+def etag_of(described_by: str, pieces: Iterable[bytes]) -> str:
+    """Compute the ETag of a value anew, as Upload does while it arrives."""
+    hasher = _hasher(described_by)
+    for piece in pieces:
+        hasher.update(piece)
+    return hasher.hexdigest()
+
+
+def _hasher(described_by: str) -> hashlib.blake2b:
+    return hashlib.blake2b(described_by.encode() + b"\0", digest_size=ETAG_BYTES)
 
 
 class Values:
@@ -70,7 +82,7 @@ class Upload:
         self.name = secrets.token_hex(16)
         self.size = 0
         self._root = root
-        self._hash = hashlib.blake2b(described_by.encode() + b"\0", digest_size=ETAG_BYTES)
+        self._hash = _hasher(described_by)
         self._descriptor: int | None = None
         self._published = False
         # `discard` may be called while another thread still writes: a descriptor closed under a write could
@@ -144,6 +156,14 @@ class ValueFile:
             if self._descriptor is None:
                 raise ValueError("read of a closed value")
             return os.pread(self._descriptor, count, start)
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file. Raises ValueError after `close`."""
+        with self._lock:
+            if self._descriptor is None:
+                raise ValueError("look at a closed value")
+            return os.fstat(self._descriptor).st_size
 
     def pieces(self, size: int) -> Iterator[bytes]:
         """Yield the first `size` bytes. Raises ValueError when the file is shorter."""
