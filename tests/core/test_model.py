@@ -390,6 +390,19 @@ class Alone:
     async def op_lose_answer(self) -> None:
         self.m.hooks.lose_answer("set_record", StoreTimeout("no answer"))
 
+    async def op_unanswered(self, place: int) -> None:
+        """An fsync that the store has done and could not tell."""
+        await self.op_lose_answer()
+        await self.op_fsync(place)
+
+    async def op_hang(self, place: int) -> None:
+        """A flush that waits in its PUT: what comes next happens meanwhile."""
+        handle = self.handle(place)
+        if handle is not None and handle.writable and not handle.busy:
+            await self.op_write(place, 0, 2)
+            self.m.hooks.hold("set_record")
+            await self.op_flush(place)
+
     async def op_let_go(self) -> None:
         await self.finish()
 
@@ -460,11 +473,11 @@ class Alone:
             assert await self.m.read_file(path) == node.data
 
 
-places = st.integers(0, 3)
+places = st.integers(0, 2)
 offsets = st.sampled_from((0, 1, 5, 70_000))
 lengths = st.sampled_from((1, 3, 70_000))
 sizes = st.sampled_from((0, 2, 70_001))
-files = st.sampled_from(FILES)
+files = st.sampled_from(("a",) * 6 + FILES)  # on one name, operations meet
 folders = st.sampled_from(FOLDERS)
 waits = st.builds(
     lambda timer, off: max(0.0, timer + off), st.sampled_from(TIMERS), st.sampled_from((-EPSILON, EPSILON))
@@ -477,6 +490,7 @@ failures = st.sampled_from((StoreUnreachable("the network is down"), PermissionD
 operations = st.one_of(
     st.tuples(st.just("create"), files, write_flags),
     st.tuples(st.just("create"), st.just("a"), write_flags),
+    st.tuples(st.just("create"), files, st.just(os.O_RDWR)),
     st.tuples(st.just("open"), files, open_flags),
     st.tuples(st.just("write"), places, offsets, lengths),
     st.tuples(st.just("write"), places, offsets, lengths),
@@ -498,6 +512,9 @@ operations = st.one_of(
     st.tuples(st.just("let_go")),
     st.tuples(st.just("fail"), requests, failures),
     st.tuples(st.just("lose_answer")),
+    st.tuples(st.just("unanswered"), places),
+    st.tuples(st.just("hang"), places),
+    st.tuples(st.just("hang"), places),
     st.tuples(st.just("slow"), st.sampled_from((0.0, 0.5, 3.0))),
     st.tuples(st.just("settle")),
     st.tuples(st.just("restart")),
@@ -645,6 +662,12 @@ class Shared:
             )
         self.shown(fh, data, flags)
 
+    async def op_gone(self, path: str) -> None:
+        """Learn from a listing that somebody has deleted it."""
+        await self.op_delete(path)
+        await self.op_wait(TUNING.listing_ttl + EPSILON)
+        await self.op_ls(parent_of(path))
+
     async def op_newer(self, path: str, flags: int) -> None:
         """Open a version that came after all that is open here."""
         await self.op_put(path, 100)
@@ -752,7 +775,7 @@ class Shared:
         assert os.listdir(os.path.join(self.m.blobs.path, "dirty")) == []
 
 
-SHARED_FILES = st.sampled_from(("a", "a", "b", "d/a"))
+SHARED_FILES = st.sampled_from(("a", "a", "a", "a", "b", "d/a"))
 shared_operations = st.one_of(
     st.tuples(st.just("put"), SHARED_FILES, lengths),
     st.tuples(st.just("delete"), SHARED_FILES),
@@ -767,6 +790,7 @@ shared_operations = st.one_of(
     st.tuples(st.just("open"), SHARED_FILES, st.just(os.O_RDONLY)),
     st.tuples(st.just("open"), SHARED_FILES, open_flags.filter(lambda f: f != os.O_WRONLY | os.O_TRUNC)),
     st.tuples(st.just("open"), SHARED_FILES, st.just(os.O_RDWR | os.O_TRUNC)),
+    st.tuples(st.just("gone"), SHARED_FILES),
     st.tuples(st.just("newer"), SHARED_FILES, st.sampled_from((os.O_RDONLY, os.O_RDWR))),
     st.tuples(st.just("read"), places),
     st.tuples(st.just("write"), places, offsets, lengths),
