@@ -95,8 +95,8 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
 async def _serve(filesystem: FileSystem, settings: MountConfig, ready: Callable[[], None]) -> Presence:
     session = Session(filesystem, settings.mount_point)
     session.mount(MountOptions(settings.source, settings.read_only, settings.allow_other))
-    presence = Presence(settings.mount_point)
     try:
+        presence = Presence(settings.mount_point)
         async with trio.open_nursery() as nursery:
 
             async def answering() -> None:

@@ -150,24 +150,28 @@ def _arguments(settings: MountConfig, words: Words) -> list[str]:
 
 
 def _ready_teller(settings: MountConfig, ready_fd: int | None) -> Callable[[], None]:
+    if ready_fd is None:
+        return lambda: print(f"{settings.source} is mounted on {settings.mount_point}", flush=True)
+    log_fd = _open_log(config.log_file(settings.mount_point))
+
     def tell() -> None:
-        if ready_fd is None:
-            print(f"{settings.source} is mounted on {settings.mount_point}", flush=True)
-            return
-        _log_to_file(config.log_file(settings.mount_point))
+        for fd in (1, 2):  # lets go of the terminal
+            os.dup2(log_fd, fd)
+        os.close(log_fd)
         os.write(ready_fd, b"\n")
         os.close(ready_fd)
 
     return tell
 
 
-def _log_to_file(path: str) -> None:
-    """Let go of the terminal: what is written to it from now on goes to a file."""
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    log_fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    for fd in (1, 2):
-        os.dup2(log_fd, fd)
-    os.close(log_fd)
+def _open_log(path: str) -> int:
+    """Open the log before anything is mounted: afterwards nobody would read why it cannot be."""
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        message = f"cannot write the log {path}: {error.strerror}; set XDG_STATE_HOME to a folder of yours"
+        raise CommandError(ExitCode.MOUNT_FAILED, message) from error
 
 
 def _absolute(path: str | None) -> str | None:

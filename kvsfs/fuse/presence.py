@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass
 
 from kvsfs.config import folder_for
+from kvsfs.errors import CommandError, ExitCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,18 @@ class Presence:
     """The lock of one running daemon. Made once it is mounted; gone with the process."""
 
     def __init__(self, mount_point: str) -> None:
+        """Raise CommandError where no such file can be made."""
         self._path = _path(mount_point)
-        os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-        # A daemon that still drains may hold the file of this mount point: leave that one to it.
-        if os.path.exists(self._path):
-            os.unlink(self._path)
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        folder = os.path.dirname(self._path)
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            # A daemon that still drains may hold the file of this mount point: leave that one to it.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            message = f"cannot use {folder}: {error.strerror}; set XDG_RUNTIME_DIR to a folder of yours"
+            raise CommandError(ExitCode.MOUNT_FAILED, message) from error
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def end(self, left: list[str]) -> None:
