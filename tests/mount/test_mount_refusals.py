@@ -198,6 +198,20 @@ def test_a_cache_folder_that_cannot_be_used(refused: Refused, store: StoreApi, t
         refused(ExitCode.CACHE_UNUSABLE, str(path), "--cache-dir", source=store.id, options=options)
 
 
+@pytest.mark.parametrize("kind", ["STATE_HOME", "RUNTIME_DIR"])
+def test_a_folder_of_its_own_that_cannot_be_used(
+    sandbox: Sandbox, store: StoreApi, server: RunningServer, token: str, kind: str
+) -> None:
+    unusable = sandbox.folder / kind.lower()
+    unusable.write_bytes(b"")
+    path = sandbox.mount_point()
+    try:
+        ended = sandbox.kvsfs("mount", "--api-url", server.url, store.id, str(path), token=token)
+        check_refusal(ended, path, ExitCode.MOUNT_FAILED, str(unusable), f"XDG_{kind}")
+    finally:
+        detach(path)
+
+
 def test_a_cache_folder_in_use(mount: Mount, refused: Refused, store: StoreApi, tmp_path: Path) -> None:
     path = tmp_path / "second"
     path.mkdir()
