@@ -37,10 +37,10 @@ def check(folder: str, tell: Callable[[str], None]) -> Checked:
     if not os.path.exists(path):
         raise CommandError(ExitCode.USAGE, f"{folder} holds no store: there is nothing to check")
     storage = open_storage(folder)
-    orphans = storage.collect_garbage()
     values = Values(os.path.join(folder, VALUES_NAME))
-    records = damaged = 0
+    records = damaged = orphans = 0
     try:
+        orphans = storage.collect_garbage()
         with closing(connect(path)) as connection:
             for problem in _index_problems(connection):
                 damaged += 1

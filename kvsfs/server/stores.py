@@ -21,7 +21,7 @@ from kvsfs.server.answers import (
     store_not_found,
     store_url,
 )
-from kvsfs.server.bodies import json_object
+from kvsfs.server.bodies import has_body, json_object
 from kvsfs.server.encodings import UndecodableValue
 from kvsfs.server.parameters import flag, integer, one_of
 from kvsfs.server.schemas import SchemaRefused, check_schema, collections_of
@@ -89,6 +89,8 @@ class Stores:
     async def update(self, request: Request) -> Response:
         """Answer keyValueStore_put."""
         store = await self._gate.writing(request)
+        if not has_body(request):
+            raise invalid_input("The payload is missing.")
         changes = _changes(await json_object(request))
         try:
             changed = await self._storage.update_store(store.id, changes)

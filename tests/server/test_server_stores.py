@@ -76,7 +76,9 @@ def test_bad_names_are_refused(joe: httpx.Client, name: str) -> None:
     assert (answer.status_code, error_type(answer)) == (400, "invalid-input")
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b"[" * 100_000, b'{"generalAccess": "ALL"}', b'{"name": 1}'])
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b"[" * 100_000, b'{"generalAccess": "ALL"}', b'{"name": 1}', b""]
+)
 def test_bad_updates_are_refused(joe: httpx.Client, store: str, body: bytes) -> None:
     answer = joe.put(store, content=body)
     assert (answer.status_code, error_type(answer)) == (400, "invalid-input")
