@@ -96,7 +96,6 @@ class FileSystem:
         self._blobs = blobs
         self._background = Background(nursery)
         self.inodes = InodeTable(ownership, modified_ns)
-        self._lister = Lister(store, self.inodes, tuning.listing_ttl)
         self._versions = Versions(
             store,
             self.inodes,
@@ -106,6 +105,7 @@ class FileSystem:
             revalidate=tuning.revalidate,
             attributes_changed=attributes_changed,
         )
+        self._lister = Lister(store, self.inodes, self._versions, tuning.listing_ttl)
         self._records = Records(store, self.inodes, self._versions)
         self._markers = Markers(store, self._lister, self._background)
         self.xattrs = Xattrs(store, self._versions, self._records)

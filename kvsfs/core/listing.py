@@ -12,6 +12,7 @@ import trio
 from kvsfs.core import names
 from kvsfs.core.handles import FolderHandle
 from kvsfs.core.inodes import File, Folder, InodeTable, ListingPass
+from kvsfs.core.versions import Versions
 from kvsfs.errors import FileError, ProtocolViolation, StoreUnreachable
 from kvsfs.store.protocol import Store
 from kvsfs.types import KeyEntry, KeyPage, RecordKey
@@ -49,9 +50,10 @@ class Lister:
     above, so no lock is held but the pass's own.
     """
 
-    def __init__(self, store: Store, inodes: InodeTable, ttl: float) -> None:
+    def __init__(self, store: Store, inodes: InodeTable, versions: Versions, ttl: float) -> None:
         self._store = store
         self._inodes = inodes
+        self._versions = versions
         self._ttl = ttl
         self._pass_numbers = itertools.count(1)
 
@@ -222,8 +224,16 @@ class Lister:
         """Take out what a complete pass did not see, unless it is this mount's own and newer."""
         for child in list(folder.children()):
             if child.listed_by < listing.number and not _is_ours(child, listing.started):
-                self._inodes.detach(child)
+                self._take_out(child)
         folder.removals = {c: at for c, at in folder.removals.items() if at >= listing.started}
+
+    def _take_out(self, child: File | Folder) -> None:
+        if isinstance(child, File):
+            self._versions.vanished(child)
+            return
+        for below in list(child.children()):
+            self._take_out(below)
+        self._inodes.detach(child)
 
 
 def _component_of(name: bytes) -> bytes:

@@ -115,6 +115,16 @@ class Versions:
             self._clean.take(file)
             self._discard(file, file.content)
 
+    def vanished(self, file: File) -> None:
+        """Take the name away: the store says that there is no such record.
+
+        Not from an open file: whoever has it open may write it, and then it is a record again.
+        """
+        if not file.handles:
+            file.stored = False
+            self._inodes.detach(file)
+            self.drop(file)
+
     async def learn_type(self, file: File) -> None:
         """Know the content type of a stored record: from its headers, if nothing has told it yet.
 
@@ -125,7 +135,7 @@ class Versions:
         async with file.remote:
             head = await self._store.head_record(file.key)
             if head is None:
-                self._vanished(file)
+                self.vanished(file)
                 raise RecordNotFound(f"{file.key} is not in the store any more")
             file.content_type, file.type_guessed = head.content_type, False
             if file.content is None and head.length is not None:
@@ -171,7 +181,7 @@ class Versions:
             blob.release()
             blob.remove()
             if isinstance(error, RecordNotFound):
-                self._vanished(file)
+                self.vanished(file)
             raise
         changed_here = file.content is not old or file.dirty  # and so newer than any answer
         if modified and not changed_here:
@@ -200,16 +210,6 @@ class Versions:
         if length != file.size or not file.size_is_exact:
             self._attributes_changed(file.number)
         file.length = length
-
-    def _vanished(self, file: File) -> None:
-        """Take the name away: the store says that there is no such record.
-
-        Not from an open file: whoever has it open may write it, and then it is a record again.
-        """
-        if not file.handles:
-            file.stored = False
-            self._inodes.detach(file)
-            self.drop(file)
 
     def _discard(self, file: File, content: Content) -> None:
         content.blob.remove()
