@@ -1014,3 +1014,82 @@ def test_the_kernels_pages_are_kept_only_while_the_bytes_are_the_same() -> None:
             assert kept == [False, True, False, True]
 
     on_mock_clock(main)
+
+
+# --- cancellation -----------------------------------------------------------------------------------
+
+
+async def check_agreement(m: Mounted) -> None:
+    """What the mount shows is what the store has, and no cache file is left over."""
+    await m.fs.drain()
+    assert m.fs.set_aside() == []
+    await trio.sleep(m.tuning.listing_ttl + 1)
+    records = await m.other.records()
+    assert sorted(await m.names()) == sorted(records)
+    for key, content in records.items():
+        assert await m.read_file(key) == content
+    m.fs.check_invariants()
+    used = {f.content.blob.path for f in m.fs.inodes.files() if f.content is not None}
+    folders = (os.path.join(m.blobs.path, name) for name in ("clean", "dirty"))
+    assert {os.path.join(folder, name) for folder in folders for name in os.listdir(folder)} == used
+
+
+@pytest.mark.parametrize("hold", ["hold", "hold_answer"])
+@pytest.mark.parametrize(
+    ("request_held", "call"),
+    [
+        ("set_record", lambda m, fh: m.fs.flush(fh)),
+        ("set_record", lambda m, fh: m.fs.fsync(fh)),
+        ("set_record", lambda m, _: m.rename("a", "b")),
+        ("delete_record", lambda m, _: m.rename("a", "b")),
+        ("set_record", lambda m, _: m.rename("a", "c")),
+        ("delete_record", lambda m, _: m.rename("c", "a")),
+        ("get_record", lambda m, _: m.rename("c", "b")),
+        ("delete_record", lambda m, _: m.unlink("a")),
+        ("get_record", lambda m, _: m.open("c")),
+        ("get_record", lambda m, _: m.open("c", os.O_RDWR)),
+        ("get_record", lambda m, _: m.read_file("c")),
+        ("list_keys", lambda m, _: m.names()),
+        ("get_record", lambda m, _: set_type_of_c(m)),
+        ("set_record", lambda m, _: set_type_of_c(m)),
+        ("get_record", lambda m, _: truncate_c(m)),
+        ("set_record", lambda m, _: truncate_c(m)),
+    ],
+)  # fmt: skip
+def test_a_cancelled_operation_leaves_a_consistent_state(
+    hold: str, request_held: str, call: Callable[[Mounted, int], Awaitable[object]]
+) -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("a", b"old")
+            await m.other.put("c", b"c" * 100_000)
+            await m.names()
+            fh = await m.open("a", os.O_RDWR)
+            await m.fs.write(fh, 0, b"new")
+            if request_held == "list_keys":
+                await trio.sleep(m.tuning.listing_ttl + 1)
+            await m.walk("c")
+            getattr(m.hooks, hold)(request_held)
+            with trio.move_on_after(1) as scope:
+                await call(m, fh)
+            assert scope.cancelled_caught
+            m.hooks.clear()
+            m.fs.check_invariants()
+            assert not any(file.remote.locked() for file in m.fs.inodes.files())
+            names = await m.names()
+            if "a" in names and "b" not in names and "c" in names:
+                assert await m.read_all(fh) == b"new"
+            await m.close(fh)
+            await check_agreement(m)
+            if "a" in names:
+                assert b"new" in (await m.other.records()).values()
+
+    on_mock_clock(main)
+
+
+async def set_type_of_c(m: Mounted) -> None:
+    await m.fs.setxattr((await m.file("c")).number, b"user.mime_type", b"text/x-mine")
+
+
+async def truncate_c(m: Mounted) -> None:
+    await m.fs.setattr((await m.file("c")).number, Changes(size=5), None)

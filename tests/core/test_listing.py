@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import pytest
 import trio
@@ -496,5 +497,23 @@ def test_keys_that_are_none_are_not_shown() -> None:
         async with mounted() as m:
             await put_all(m, "a", "no~key")
             assert await m.names() == ["a"]
+
+    on_mock_clock(main)
+
+
+def test_what_a_listing_takes_away_leaves_no_cache_file_and_no_inode() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await put_all(m, "a", "d!2Fb", "d!2Fe!2Fc")
+            for path in ("a", "d/b", "d/e/c"):
+                await m.read_file(path)
+            before = len(m.fs.inodes)
+            for key in await m.other.records():
+                await m.other.delete(key)
+            await trio.sleep(TTL + 1)
+            assert await m.names() == []
+            assert len(m.fs.inodes) == before - 5 == 1
+            assert os.listdir(os.path.join(m.blobs.path, "clean")) == []
+            m.fs.check_invariants()
 
     on_mock_clock(main)

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import trio
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
@@ -521,7 +522,20 @@ operations = st.one_of(
 )
 
 
-def run_alone(ops: list[Op], page_size: int) -> None:
+MODEL = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+USUAL = settings(MODEL, max_examples=300)
+LONG = settings(MODEL, max_examples=10_000)
+
+ALONE = given(
+    schedule=st.random_module(),  # trio shuffles its tasks: another seed is another schedule
+    ops=st.lists(operations, min_size=15, max_size=60),
+    page_size=st.sampled_from((1, 2, 1000)),
+)
+
+
+def run_alone(schedule: object, ops: list[Op], page_size: int) -> None:
+    note(f"{schedule}, {page_size=}")
+
     async def main() -> None:
         async with mounted(tuning=TUNING, page_size=page_size) as m:
             await Alone(m).run(ops)
@@ -529,14 +543,19 @@ def run_alone(ops: list[Op], page_size: int) -> None:
     on_mock_clock(main)
 
 
-MODEL = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
-
-
-@settings(MODEL, max_examples=400)
-@given(st.random_module(), st.lists(operations, min_size=15, max_size=60), st.sampled_from((1, 2, 1000)))
+@USUAL
+@ALONE
 def test_a_mount_alone_is_a_posix_file_system(schedule: object, ops: list[Op], page_size: int) -> None:
-    note(f"schedule {schedule}")
-    run_alone(ops, page_size)
+    run_alone(schedule, ops, page_size)
+
+
+@pytest.mark.long
+@LONG
+@ALONE
+def test_a_mount_alone_is_a_posix_file_system_at_length(
+    schedule: object, ops: list[Op], page_size: int
+) -> None:
+    run_alone(schedule, ops, page_size)
 
 
 # --- with others ------------------------------------------------------------------------------------
@@ -804,15 +823,35 @@ shared_operations = st.one_of(
 )
 
 
-@settings(MODEL, max_examples=400)
-@given(st.random_module(), st.lists(shared_operations, min_size=10, max_size=50), st.booleans())
-def test_a_mount_among_others_loses_nothing_and_mixes_nothing(
-    schedule: object, ops: list[Op], validators: bool
-) -> None:
-    note(f"schedule {schedule}, validators {validators}")
+SHARED = given(
+    schedule=st.random_module(),
+    ops=st.lists(shared_operations, min_size=10, max_size=50),
+    validators=st.booleans(),
+)
+
+
+def run_shared(schedule: object, ops: list[Op], validators: bool) -> None:
+    note(f"{schedule}, {validators=}")
 
     async def main() -> None:
         async with mounted(tuning=TUNING, validators=validators) as m:
             await Shared(m).run(ops)
 
     on_mock_clock(main)
+
+
+@USUAL
+@SHARED
+def test_a_mount_among_others_loses_nothing_and_mixes_nothing(
+    schedule: object, ops: list[Op], validators: bool
+) -> None:
+    run_shared(schedule, ops, validators)
+
+
+@pytest.mark.long
+@LONG
+@SHARED
+def test_a_mount_among_others_loses_nothing_and_mixes_nothing_at_length(
+    schedule: object, ops: list[Op], validators: bool
+) -> None:
+    run_shared(schedule, ops, validators)
