@@ -30,6 +30,8 @@ class Content:
         self.fetch = fetch
         self.version = 0
         self.stored_version = 0
+        self.closed_version = 0
+        """The newest that was durable on disk when its writer closed it."""
         self.users = 1
         self._frozen: Blob | None = None
         self._unsharing = trio.Lock()
@@ -136,6 +138,10 @@ class Content:
         assert self.fetch is None or self.fetch.blob is self.blob
         assert self._frozen is None or self._frozen.complete
         self.blob.check_invariants()
+
+    def make_ours(self, key: str) -> None:
+        """Count the bytes as changed here: the store is not to have them any more. No checkpoint."""
+        self._mark_changed(key)
 
     def _mark_changed(self, key: str) -> None:
         self.version += 1

@@ -8,6 +8,7 @@ behind them (open(2), unlink(2), rename(2), …). Every method raises `KvsfsErro
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import stat
@@ -21,17 +22,22 @@ from kvsfs.cache.blobs import BlobFolder
 from kvsfs.core import descriptors, names
 from kvsfs.core.background import Background
 from kvsfs.core.content import Content
+from kvsfs.core.deferral import is_temporary
+from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.handles import FileHandle, FolderHandle, HandleTable
 from kvsfs.core.inodes import File, Folder, InodeTable, Ownership
 from kvsfs.core.listing import Lister
 from kvsfs.core.markers import Markers
 from kvsfs.core.records import Records
+from kvsfs.core.uploads import Uploads
 from kvsfs.core.usage import Usage
 from kvsfs.core.versions import Versions
 from kvsfs.core.xattrs import Xattrs
-from kvsfs.errors import FileError, RecordNotFound, StoreTimeout
+from kvsfs.errors import FileError, RecordNotFound, StoreError
 from kvsfs.store.protocol import Store
 from kvsfs.types import StoreInfo
+
+log = logging.getLogger(__name__)
 
 NAME_MAX = 256
 """Longest file name in bytes: a key of 256 characters is shown under itself."""
@@ -106,7 +112,9 @@ class FileSystem:
             attributes_changed=attributes_changed,
         )
         self._lister = Lister(store, self.inodes, self._versions, tuning.listing_ttl)
-        self._records = Records(store, self.inodes, self._versions)
+        self._deletes = DeferredDeletes(store, self._background)
+        self._records = Records(store, self.inodes, self._versions, self._deletes)
+        self._uploads = Uploads(self._records, self._versions, self._background, tuning.close_timeout)
         self._markers = Markers(store, self._lister, self._background)
         self.xattrs = Xattrs(store, self._versions, self._records)
         self.usage = Usage(store, info, self._background)
@@ -186,7 +194,7 @@ class FileSystem:
             await content.truncate(size, file.key)
             self._versions.make_current(file, content)
             file.touch()
-            await self._upload(file, content)
+            await self._uploads.now(file, content)
         finally:
             self._versions.release(file, content)
 
@@ -229,14 +237,18 @@ class FileSystem:
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, pid: int
     ) -> tuple[File, OpenFile]:
-        """Make a file and open it. No request and no checkpoint: the kernel has looked the name up before."""
+        """Make a file and open it. No request: the kernel has looked the name up before."""
         self._require_writable()
         folder = self.inodes.folder(parent)
         component = self._new_component(folder, name)
         key = names.encode(folder.path + component)
+        ghost = await self._deletes.exhume(key)
         content = self._versions.empty()  # before the name is there: the disk may be full
         file = self.inodes.add_file(folder, component, key)
         file.content = content
+        file.temporary = is_temporary(name, flags)
+        if ghost is not None:
+            ghost.pass_on(file)
         file.mode = stat.S_IFREG | stat.S_IMODE(mode)
         file.changed_at = math.inf
         file.touch()
@@ -265,18 +277,18 @@ class FileSystem:
         """One descriptor was closed: upload, if it was the last one of the process that opened the handle."""
         handle = self._files.get(fh)
         if handle.dirty and not self._opener_goes_on(handle):
-            await self._upload(handle.file, handle.content)
+            await self._uploads.now(handle.file, handle.content)
 
     async def fsync(self, fh: int) -> None:
         """Upload what the handle's file has that the store has not."""
         handle = self._files.get(fh)
-        await self._upload(handle.file, handle.content)
+        await self._uploads.now(handle.file, handle.content)
 
     async def release(self, fh: int) -> None:
         """Close a handle; what is still dirty is uploaded in the background. No checkpoint."""
         handle = self._files.remove(fh)
         if handle.dirty and not handle.file.removed:
-            self._upload_later(handle.file, handle.content)
+            self._uploads.released(handle.file, handle.content)
         self._close(handle)
 
     # --- names that change ------------------------------------------------------------------------
@@ -309,6 +321,7 @@ class FileSystem:
             raise FileError(errno.EISDIR)
         component = target.component if target else self._new_component(new_folder, new_name)
         await self._records.rename(inode, new_folder, component, target)
+        await self._uploads.renamed(inode)
         self._check_emptied(folder)
 
     async def mkdir(self, parent: int, name: bytes, mode: int) -> Folder:
@@ -332,6 +345,7 @@ class FileSystem:
             raise FileError(errno.ENOTDIR)
         if not await self._lister.is_empty(folder):
             raise FileError(errno.ENOTEMPTY)
+        await self._deletes.settle(folder.prefix)
         await self._markers.remove(folder)
         parent_folder = self.inodes.folder(parent)
         parent_folder.removals[folder.component + b"/"] = trio.current_time()
@@ -342,10 +356,17 @@ class FileSystem:
 
     async def drain(self) -> None:
         """Upload all that is dirty, as the release of every handle would, and wait for what is under way."""
-        await self._markers.settle()
+        self._uploads.stop_waiting()
+        self._deletes.stop_waiting()
         for file, content in self._unstored():
-            self._upload_later(file, content)
+            file.temporary = False
+            self._uploads.later(file, content)
+        await self._markers.settle()
         await self._background.idle()
+        try:
+            await self._deletes.settle()
+        except StoreError as error:
+            log.error("a record that was removed is still in the store: %s", error)  # noqa: TRY400
 
     def set_aside(self) -> list[str]:
         """Keep what no store took in `not-uploaded/` of the cache folder; the paths. No checkpoint."""
@@ -392,28 +413,10 @@ class FileSystem:
         self._versions.make_current(handle.file, handle.content)
         handle.file.touch()
 
-    def _upload_later(self, file: File, content: Content) -> None:
-        content.acquire()
-        self._background.start(self._upload_and_release, file, content)
-
-    async def _upload_and_release(self, file: File, content: Content) -> None:
-        try:
-            await self._records.upload(file, content)
-        finally:
-            self._versions.release(file, content)
-
     def _close(self, handle: FileHandle) -> None:
         handle.file.handles -= 1
         self._versions.release(handle.file, handle.content)
         self.inodes.drop_unused(handle.file)
-
-    async def _upload(self, file: File, content: Content) -> None:
-        with trio.move_on_after(self._tuning.close_timeout) as scope:
-            await self._records.upload(file, content)
-        if scope.cancelled_caught:
-            message = f"{file.key} was not uploaded within {self._tuning.close_timeout:g} s"
-            file.failure = StoreTimeout(message)
-            raise file.failure
 
     def _opener_goes_on(self, handle: FileHandle) -> bool:
         if handle.opener is None or self.device is None:

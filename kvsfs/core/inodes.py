@@ -77,6 +77,8 @@ class File(Inode):
     validated_at: float = -math.inf
     kernel_content: Content | None = None
     """What the kernel's cached pages of this inode were read from."""
+    temporary: bool = False
+    """Made to be renamed or removed soon: its close keeps the bytes here for a moment."""
     failure: StoreError | None = None
     """Why the last upload failed; None since the store took the newest bytes."""
     handles: int = 0
@@ -163,6 +165,10 @@ class Folder(Inode):
             return self.files.get(component) if component in self.folders else None
         component = names.component(name)
         return self.folders.get(component) or self.files.get(component)
+
+    def note_removal(self, component: bytes, at: float) -> None:
+        """Note that this mount took a name away: listings that were asked for before do not bring it back."""
+        self.removals[component] = max(at, self.removals.get(component, -math.inf))
 
     def name_of(self, child: Inode) -> bytes:
         """Give the file name under which a child is shown."""

@@ -11,6 +11,8 @@ import trio
 
 from kvsfs.core import content_types, names
 from kvsfs.core.content import Content
+from kvsfs.core.deferral import is_temporary
+from kvsfs.core.deletes import DeferredDeletes, Ghost
 from kvsfs.core.fetching import AHEAD_BYTES
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.versions import Versions
@@ -43,7 +45,10 @@ class Records:
     was dirty is dirty still. Cancelled amid a request, it is not known whether the store did it.
     """
 
-    def __init__(self, store: Store, inodes: InodeTable, versions: Versions) -> None:
+    def __init__(
+        self, store: Store, inodes: InodeTable, versions: Versions, deletes: DeferredDeletes
+    ) -> None:
+        self._deletes = deletes
         self._store = store
         self._inodes = inodes
         self._versions = versions
@@ -74,10 +79,12 @@ class Records:
             self._versions.release(file, content)
 
     async def remove(self, file: File) -> None:
-        """Delete the record, if there is one, and take the name away."""
+        """Delete the record, if there is one, and take the name away: of an open file after the grace."""
         async with file.remote:
             await self._keep_for_readers(file)
-            if file.stored:
+            if file.stored and file.handles and file.parent is not None:
+                self._deletes.bury(file)
+            elif file.stored:
                 await self._store.delete_record(file.key)
             self._take_name(file)
 
@@ -86,7 +93,8 @@ class Records:
 
         A record is PUT under its new key and then deleted under the old one: at no moment does neither name
         hold the bytes. When the DELETE fails both do, and the error is raised. A file that the store does not
-        have only moves, as long as it is open: its last close uploads it. (Two locks at once are safe: the kernel lets
+        have only moves, as long as it is open: its last close uploads it. Under a temporary name it stays here,
+        and its record is deleted after the grace. (Two locks at once are safe: the kernel lets
         no two renames of the same names cross, and nothing else holds two.)
         """
         content = await self._versions.acquire(file)
@@ -135,29 +143,48 @@ class Records:
 
     async def _rename(self, file: File, folder: Folder, component: bytes, target: File | None) -> None:
         key = names.encode(folder.path + component)
-        await self._inherit_type(file, target)
+        ghost = await self._deletes.exhume(key)
+        await self._inherit_type(file, target or ghost)
         if target is not None:
             await self._keep_for_readers(target)
-        moved_in_store = file.stored or (file.dirty and not file.handles)
-        if moved_in_store:
-            content = self._versions.hold(file)
-            try:
-                sent = await self._send(file, content, key)
-                await self._delete_old(file, folder)
-                _confirm(file, sent)
-            finally:
-                self._versions.release(file, content)
-        in_store = moved_in_store or (target is not None and target.stored)
+        temporary = is_temporary(names.display(component))
+        sends = not temporary and (file.stored or _is_closed(file))
+        if sends:
+            await self._send_under(file, key, folder)
+        elif file.stored:
+            await self._keep_here(file, key)
+        in_store = sends or ghost is not None or (target is not None and target.stored)
         if target is not None:
             self._take_name(target)
         if file.parent is not None:
-            file.parent.removals[file.component] = trio.current_time()
+            file.parent.note_removal(file.component, trio.current_time())
         seen = folder.files.get(component)
         if seen is not None:  # a listing found the new record before we were done
             self._inodes.detach(seen)
         self._inodes.move(file, folder, component, key)
-        file.stored = in_store
-        file.changed_at = trio.current_time() if moved_in_store else math.inf
+        file.stored, file.temporary = in_store, temporary
+        file.changed_at = trio.current_time() if sends else math.inf
+
+    async def _send_under(self, file: File, key: RecordKey, folder: Folder) -> None:
+        """Store a file under another key, and delete the record that it had."""
+        content = self._versions.hold(file)
+        try:
+            sent = await self._send(file, content, key)
+            if file.stored:
+                await self._delete_old(file, folder)
+            _confirm(file, sent)
+        finally:
+            self._versions.release(file, content)
+
+    async def _keep_here(self, file: File, key: RecordKey) -> None:
+        """Take a record's bytes out of the store, for a temporary name: they are ours alone from now on."""
+        content = self._versions.hold(file)
+        try:
+            await content.complete_blob()
+            content.make_ours(key)
+            self._deletes.bury(file, heir=file)
+        finally:
+            self._versions.release(file, content)
 
     async def _delete_old(self, file: File, folder: Folder) -> None:
         try:
@@ -166,11 +193,11 @@ class Records:
             folder.listing = None  # the record is there under both keys: let the next listing show it
             raise
 
-    async def _inherit_type(self, file: File, target: File | None) -> None:
+    async def _inherit_type(self, file: File, target: File | Ghost | None) -> None:
         """Let a file that replaces another have that one's type, unless its own is more than a guess."""
         if target is None or not (file.content_type is None or file.type_guessed):
             return
-        if target.content_type is None and target.stored and target.listed_size:
+        if isinstance(target, File) and target.content_type is None and target.stored and target.listed_size:
             head = await self._store.head_record(target.key)
             if head is not None:
                 target.content_type = head.content_type
@@ -189,10 +216,21 @@ class Records:
 
     def _take_name(self, file: File) -> None:
         if file.parent is not None:
-            file.parent.removals[file.component] = trio.current_time()
+            file.parent.note_removal(file.component, trio.current_time())
         file.stored = False
         self._inodes.detach(file)
         self._versions.drop(file)
+
+
+def _is_closed(file: File) -> bool:
+    """Tell whether a file has bytes that the store lacks, and no writer that is to close it yet.
+
+    Its handle may still be there: RELEASE comes some time after the close.
+    """
+    content = file.content
+    return (
+        file.dirty and content is not None and (not file.handles or content.closed_version == content.version)
+    )
 
 
 def _require_name(file: File) -> None:

@@ -580,6 +580,7 @@ def test_a_record_whose_upload_was_given_up_is_deleted_by_unlink() -> None:
                 await m.fs.flush(fh)
             await m.unlink("a")
             await m.fs.release(fh)
+            await m.idle()
             assert await m.other.records() == {}
 
     on_mock_clock(main)
@@ -916,6 +917,7 @@ def test_unlink_works_though_a_reader_cannot_be_given_the_rest() -> None:
             with pytest.raises(StoreError):
                 await m.read_all(fh)
             await m.unlink("a")
+            await m.idle()
             assert await m.other.records() == {}
             await m.close(fh)
 

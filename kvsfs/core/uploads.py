@@ -1,0 +1,79 @@
+"""When the bytes of a file go to the store."""
+
+from __future__ import annotations
+
+import trio
+
+from kvsfs.core.background import Background
+from kvsfs.core.content import Content
+from kvsfs.core.deferral import Deferral
+from kvsfs.core.inodes import File
+from kvsfs.core.records import Records
+from kvsfs.core.versions import Versions
+from kvsfs.errors import StoreTimeout
+
+
+class Uploads:
+    """Uploads at a close, while the process waits; later, in the background; or after a grace.
+
+    Whoever calls uses the content.
+    """
+
+    def __init__(
+        self, records: Records, versions: Versions, background: Background, close_timeout: float
+    ) -> None:
+        self._records = records
+        self._versions = versions
+        self._background = background
+        self._close_timeout = close_timeout
+        self._deferral = Deferral(self.later, background)
+
+    async def now(self, file: File, content: Content) -> None:
+        """Have the newest bytes in the store when this returns; those of a temporary file on disk.
+
+        Raises StoreError, OSError; StoreTimeout when `close_timeout` is over: the process gets its error, and
+        the bytes stay.
+        """
+        if file.temporary and not file.stored:
+            await self._deferral.hold(file, content)
+            return
+        with trio.move_on_after(self._close_timeout) as scope:
+            await self._records.upload(file, content)
+        if scope.cancelled_caught:
+            message = f"{file.key} was not uploaded within {self._close_timeout:g} s"
+            file.failure = StoreTimeout(message)
+            raise file.failure
+
+    async def renamed(self, file: File) -> None:
+        """Hold a file that was renamed to a temporary name, or upload it if it replaced a record. Raises as `now`."""
+        content = file.content
+        if content is None or not content.dirty or not file.temporary or self._deferral.holds(file):
+            return
+        content.acquire()
+        try:
+            await self.now(file, content)
+        finally:
+            self._versions.release(file, content)
+
+    def released(self, file: File, content: Content) -> None:
+        """Take over what a handle leaves dirty at its release (pages of a shared mmap). No checkpoint."""
+        if not self._deferral.holds(file):
+            self.later(file, content)
+
+    def later(self, file: File, content: Content) -> None:
+        """Upload in the background; what fails is logged. No checkpoint."""
+        content.acquire()
+        self._background.start(self._upload_and_release, file, content)
+
+    def stop_waiting(self) -> None:
+        """End all graces: whoever calls this uploads all that is dirty. No checkpoint."""
+        self._deferral.stop()
+
+    async def _upload_and_release(self, file: File, content: Content) -> None:
+        try:
+            if file.temporary and not file.stored:
+                await self._deferral.hold(file, content)
+            else:
+                await self._records.upload(file, content)
+        finally:
+            self._versions.release(file, content)
