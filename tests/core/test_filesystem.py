@@ -1047,7 +1047,7 @@ async def check_agreement(m: Mounted) -> None:
         ("set_record", lambda m, _: m.rename("a", "c")),
         ("delete_record", lambda m, _: m.rename("c", "a")),
         ("get_record", lambda m, _: m.rename("c", "b")),
-        ("delete_record", lambda m, _: m.unlink("a")),
+        ("delete_record", lambda m, _: m.unlink("c")),
         ("get_record", lambda m, _: m.open("c")),
         ("get_record", lambda m, _: m.open("c", os.O_RDWR)),
         ("get_record", lambda m, _: m.read_file("c")),

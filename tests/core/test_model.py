@@ -733,8 +733,10 @@ class Shared:
         inode, failed = await self.attempt(self.m.walk(path), errno.ENOENT)
         if failed:
             return
-        stored = inode.stored
+        stored, open_here = inode.stored, inode.handles > 0
         await self.m.unlink(path)
+        if open_here:  # deleted after the grace, unless the key is written again
+            return
         await self.observe()
         assert self.in_store(key_of(path)) is None or not stored or key_of(path) in self.edited
 
