@@ -229,3 +229,18 @@ def test_the_collection(results: dict[str, Any]) -> None:
     assert told["iteratedDescending"] == named[:0:-1]
     assert (told["unnamedIsLast"], told["unnamedIsLeftOut"]) == (True, True)
     assert told["shared"] == []
+
+
+def test_the_stores_of_runs(results: dict[str, Any]) -> None:
+    assert results["runs"] == {
+        "sameStore": True,
+        "keys": ["INPUT", "OUTPUT"],
+        "input": {"first": 1},
+        "output": {"long": LONG_TEXT},
+        "exists": True,
+        "lastIsSecond": True,
+        "lastInput": {"second": 2},
+        "noneAborted": True,
+        "lastOfTask": True,
+        "me": "joe",
+    }

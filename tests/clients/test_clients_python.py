@@ -382,6 +382,73 @@ def test_everyone_reads_a_public_store(python: Python, store: Driven) -> None:
     assert refused(UnauthorizedError, reader.set_record, "a", "c") == (401, "token-not-provided")
 
 
+def told_of_run(python: Python, path: str, **how: str) -> dict[str, Any]:
+    """Tell the server of a run, as the platform would make one."""
+    headers = {"Authorization": f"Bearer {TOKENS['joe']}"}
+    answer = httpx.post(f"{python.server.url}/v2/{path}/runs", params=how, headers=headers, json={"in": how})
+    assert answer.status_code == 201
+    run: dict[str, Any] = answer.json()["data"]
+    return run
+
+
+def test_the_store_of_a_run(python: Python) -> None:
+    run = told_of_run(python, f"actors/joe~one-{python.kind.__name__}")
+    store = driven(python.client().run(run["id"]).key_value_store())
+    assert store.get().id == run["defaultKeyValueStoreId"]
+    assert store.get_record("INPUT")["value"] == {"in": {}}
+    store.set_record("OUTPUT", {"long": LONG_TEXT})
+    assert store.get_record("OUTPUT")["value"] == {"long": LONG_TEXT}
+    assert store.get_record_as_bytes("INPUT")["value"] == b'{"in":{}}'
+    with store.stream_record("INPUT") as record:
+        assert python.driver.streamed_bytes(record["value"]) == b'{"in":{}}'
+    assert store.record_exists("OUTPUT") is True
+    assert [item.key for item in store.list_keys().items] == ["INPUT", "OUTPUT"]
+    assert [item.key for item in store.iterate_keys(prefix="O")] == ["OUTPUT"]
+    by_id = python.client().key_value_store(run["defaultKeyValueStoreId"])
+    assert by_id.get_record("OUTPUT")["value"] == {"long": LONG_TEXT}
+    stranger = python.client(TOKENS["ann"]).run(run["id"]).key_value_store()
+    assert stranger.get_record("OUTPUT") is None  # whose run it is, is not told
+    assert refused(NotFoundError, stranger.list_keys) == (404, "record-or-token-not-found")
+    store.delete_record("OUTPUT")
+    assert by_id.record_exists("OUTPUT") is False
+    assert store.update(title="of a run").title == "of a run"
+    store.delete()
+    assert by_id.get() is None
+
+
+@pytest.mark.parametrize("kind", ["actor", "task"])
+def test_the_store_of_the_last_run(python: Python, kind: str) -> None:
+    name = f"{kind}-{python.kind.__name__}"
+    path = f"actors/joe~{name}" if kind == "actor" else f"actor-tasks/joe~{name}"
+    client = python.client()
+    resource = driven(client.actor(f"joe/{name}") if kind == "actor" else client.task(f"joe/{name}"))
+    ids = {
+        (status, origin): told_of_run(python, path, status=status, origin=origin)["defaultKeyValueStoreId"]
+        for status, origin in (("SUCCEEDED", "API"), ("SUCCEEDED", "WEB"), ("FAILED", "SCHEDULER"))
+    }
+
+    def last(**wanted: str) -> Driven:
+        return driven(resource.last_run(**wanted).key_value_store())
+
+    assert last().get().id == ids["FAILED", "SCHEDULER"]
+    assert last(status="SUCCEEDED").get().id == ids["SUCCEEDED", "WEB"]
+    assert last(status="SUCCEEDED", origin="API").get().id == ids["SUCCEEDED", "API"]
+    last(origin="WEB").set_record("OUTPUT", "web")
+    assert client.key_value_store(ids["SUCCEEDED", "WEB"]).get_record("OUTPUT")["value"] == "web"
+    assert last(origin="WEB").get_record("INPUT")["value"] == {"in": {"status": "SUCCEEDED", "origin": "WEB"}}
+    assert [item.key for item in last(status="SUCCEEDED").iterate_keys()] == ["INPUT", "OUTPUT"]
+    # A client of the last run has no ID of its own, so "there is none" is an error and not None.
+    missing = (404, "record-or-token-not-found")
+    assert refused(NotFoundError, last(status="ABORTED").get) == missing
+    assert last(status="ABORTED").get_record("INPUT") is None
+
+
+def test_who_asks(python: Python) -> None:
+    assert python.client().user().get().username == "joe"
+    assert python.client(TOKENS["ann"]).user("joe").get().username == "joe"
+    assert python.client().user("nobody").get() is None
+
+
 @pytest.mark.parametrize("key", ["a b", "a/b", "\u017e", "a~b", "a#b", "a%b", "a?b", "x" * 257])
 def test_keys_that_cannot_be(store: Driven, key: str) -> None:
     assert refused(InvalidRequestError, store.set_record, key, 1) == (400, "invalid-record-key")

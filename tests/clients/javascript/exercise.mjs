@@ -206,6 +206,29 @@ async function collection() {
     };
 }
 
+async function runs() {
+    const client = clientOf(token);
+    const first = await client.actor('joe/js-actor').start({ first: 1 });
+    const second = await client.actor('joe/js-actor').start({ second: 2 });
+    const ofTask = await client.task('joe/js-task').start({ third: 3 });
+    const store = client.run(first.id).keyValueStore();
+    await store.setRecord({ key: 'OUTPUT', value: { long: LONG_TEXT } });
+    const last = (resource, options) => resource.lastRun(options).keyValueStore();
+    const actor = client.actor('joe/js-actor');
+    return {
+        sameStore: (await store.get()).id === first.defaultKeyValueStoreId,
+        keys: keysOf(await collected(store.listKeys())),
+        input: (await store.getRecord('INPUT')).value,
+        output: (await client.keyValueStore(first.defaultKeyValueStoreId).getRecord('OUTPUT')).value,
+        exists: await store.recordExists('OUTPUT'),
+        lastIsSecond: (await last(actor).get()).id === second.defaultKeyValueStoreId,
+        lastInput: (await last(actor, { status: 'SUCCEEDED', origin: 'API' }).getRecord('INPUT')).value,
+        noneAborted: (await last(actor, { status: 'ABORTED' }).get()) === undefined,
+        lastOfTask: (await last(client.task('joe/js-task')).get()).id === ofTask.defaultKeyValueStoreId,
+        me: (await client.user().get()).username,
+    };
+}
+
 async function wholeLife() {
     const client = clientOf(token);
     const { id } = await client.keyValueStores().getOrCreate();
@@ -233,7 +256,7 @@ async function wholeLife() {
     return results;
 }
 
-const results = { store: await wholeLife(), keys: await keys(), collection: await collection() };
+const results = { store: await wholeLife(), keys: await keys(), collection: await collection(), runs: await runs() };
 const printable = (_, value) => (value?.type === 'Buffer' ? { base64: Buffer.from(value.data).toString('base64') } : value);
 // The client leaves the 404 of an absent record's stream unread: its socket would keep node alive until the
 // server's keep-alive ends, 75 s later.
