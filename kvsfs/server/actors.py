@@ -18,7 +18,7 @@ from kvsfs.server.bodies import MAX_JSON_BYTES, content_encoding, has_body, rece
 from kvsfs.server.parameters import one_of
 from kvsfs.server.records import content_type
 from kvsfs.server.storage import Run, Storage
-from kvsfs.server.users import Tokens, user_id
+from kvsfs.server.users import Tokens, derived_id, user_id
 
 INPUT_KEY = "INPUT"
 
@@ -97,6 +97,7 @@ class Users:
 
 
 def _run_json(run: Run) -> dict[str, Any]:
+    """Describe a run. The Python client refuses one without the fields of what there is not here, from stats on."""
     over = run.status not in ("READY", "RUNNING", "TIMING-OUT", "ABORTING")
     return {
         "id": run.id,
@@ -108,4 +109,9 @@ def _run_json(run: Run) -> dict[str, Any]:
         "status": run.status,
         "meta": {"origin": run.origin},
         "defaultKeyValueStoreId": run.store_id,
+        "stats": {"restartCount": 0, "resurrectCount": 0, "computeUnits": 0},
+        "options": {"build": "latest", "timeoutSecs": 0, "memoryMbytes": 128, "diskMbytes": 0},
+        "buildId": derived_id("build", run.actor_id),
+        "defaultDatasetId": derived_id("dataset", run.id),
+        "defaultRequestQueueId": derived_id("queue", run.id),
     }

@@ -18,9 +18,9 @@ import zipstream  # type: ignore[import-untyped] # ships no types
 
 from kvsfs.server.database import connect
 from kvsfs.server.encodings import decoded_here
-from kvsfs.server.index import RECORD_COLUMNS, record_of, selected
+from kvsfs.server.index import RECORD_COLUMNS, record_of, selected, small_value
 from kvsfs.server.storage import KeySelection, RecordEntry
-from kvsfs.server.values import ValueFile, Values
+from kvsfs.server.values import SmallValue, Value, Values, is_small
 
 PIECE_BYTES = 256 * 1024
 """What one change of thread yields: 100 µs against 1 ms of work."""
@@ -62,7 +62,7 @@ def _gathered(pieces: Iterable[bytes]) -> Generator[bytes, None, None]:
     yield b"".join(gathered)
 
 
-def _zipped(records: Iterable[tuple[RecordEntry, ValueFile]]) -> Iterator[bytes]:
+def _zipped(records: Iterable[tuple[RecordEntry, Value]]) -> Iterator[bytes]:
     archive = zipstream.ZipStream(compress_type=zipstream.ZIP_STORED)
     for entry, value in records:
         if entry.content_encoding is not None:
@@ -77,7 +77,7 @@ def _zipped(records: Iterable[tuple[RecordEntry, ValueFile]]) -> Iterator[bytes]
 
 def _opened(
     index_path: str, values: Values, store_id: str, selection: KeySelection
-) -> Iterator[tuple[RecordEntry, ValueFile]]:
+) -> Iterator[tuple[RecordEntry, Value]]:
     """Open record after record, page after page: a transaction held all the way would keep the log growing."""
     with closing(connect(index_path)) as connection:
         after = None
@@ -92,19 +92,30 @@ def _opened(
 
 def _open(
     connection: sqlite3.Connection, values: Values, store_id: str, entry: RecordEntry, file: str
-) -> tuple[RecordEntry, ValueFile] | None:
+) -> tuple[RecordEntry, Value] | None:
     """Open a record of a page, or what has replaced it since; None when it is gone."""
     found: tuple[RecordEntry, str] | None = (entry, file)
     while found is not None:
         entry, file = found
-        try:
-            return entry, values.open(file)
-        except FileNotFoundError:
-            newer = _page(connection, store_id, KeySelection(only=entry.key), None)
-            if newer and newer[0][1] == file:
-                raise  # not replaced, but lost
-            found = newer[0] if newer else None
+        value = open_value(connection, values, file)
+        if value is not None:
+            return entry, value
+        newer = _page(connection, store_id, KeySelection(only=entry.key), None)
+        if newer and newer[0][1] == file:
+            raise ValueError(f"the value {file} of a record is missing")
+        found = newer[0] if newer else None
     return None
+
+
+def open_value(connection: sqlite3.Connection, values: Values, name: str) -> Value | None:
+    """Open a value, a row of the index or a file; None when it is not there."""
+    if is_small(name):
+        content = small_value(connection, name)
+        return None if content is None else SmallValue(content)
+    try:
+        return values.open(name)
+    except FileNotFoundError:
+        return None
 
 
 def _page(

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from kvsfs.errors import CommandError, ExitCode
+from kvsfs.server.archive import open_value
 from kvsfs.server.database import connect
 from kvsfs.server.index import RECORD_COLUMNS, record_of
 from kvsfs.server.local import INDEX_NAME, VALUES_NAME, open_storage
@@ -88,16 +89,16 @@ def _fault(
     connection: sqlite3.Connection, values: Values, store_id: str, entry: RecordEntry, file: str
 ) -> str | None:
     try:
-        value = values.open(file)
-    except FileNotFoundError:
+        value = open_value(connection, values, file)
+    except OSError as error:
+        return f"its value {file} cannot be read: {error.strerror}"
+    if value is None:
         # Deleted or replaced since its row was read?
         query = "SELECT 1 FROM records WHERE store_id = ? AND key = ? AND file = ?"
         still_named = connection.execute(query, (store_id, entry.key, file)).fetchone()
-        return f"its file {file} is missing" if still_named else None
-    except OSError as error:
-        return f"its file {file} cannot be read: {error.strerror}"
+        return f"its value {file} is missing" if still_named else None
     with closing(value):
         if value.size != entry.size:
-            return f"its file {file} has {value.size} bytes instead of {entry.size}"
+            return f"its value {file} has {value.size} bytes instead of {entry.size}"
         etag = etag_of(described_by(entry.content_type, entry.content_encoding), value.pieces(entry.size))
-    return None if etag == entry.etag else f"its file {file} holds other bytes than were stored"
+    return None if etag == entry.etag else f"its value {file} holds other bytes than were stored"

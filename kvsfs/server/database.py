@@ -83,7 +83,14 @@ CREATE INDEX runs_by_actor ON runs (actor_id, number);
 CREATE INDEX runs_by_task ON runs (task_id, number) WHERE task_id IS NOT NULL;
 """
 
-MIGRATIONS = (STORES_AND_RECORDS, RUNS)
+SMALL_VALUES = """
+CREATE TABLE small_values (
+    name TEXT PRIMARY KEY,  -- as in records.file: begins with "="
+    content BLOB NOT NULL
+);
+"""
+
+MIGRATIONS = (STORES_AND_RECORDS, RUNS, SMALL_VALUES)
 """Each takes a file from the version of its position to the next one. Only ever added to."""
 
 SCHEMA_VERSION = len(MIGRATIONS)
@@ -157,6 +164,8 @@ class Writer:
     def _loop(self) -> None:
         while True:
             batch, last = self._take()
+            # A caller that was cancelled gives up a job that has not begun; one that has cannot be cancelled.
+            batch = [job for job in batch if job.future.set_running_or_notify_cancel()]
             if batch:
                 self._run(batch)
             if last:

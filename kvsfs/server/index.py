@@ -19,6 +19,7 @@ from kvsfs.server.database import Writer, connect
 from kvsfs.server.moments import from_ms, now_ms, to_ms
 from kvsfs.server.storage import KeySelection, NameTaken, RecordEntry, Run, RunFilter, StoreField, StoreGone
 from kvsfs.server.users import ALPHANUMERIC, ID_LENGTH, user_id
+from kvsfs.server.values import is_small
 from kvsfs.signatures import new_signing_key
 from kvsfs.types import StoreInfo, StoreStats
 
@@ -109,14 +110,27 @@ class Index:
         ).fetchone()
         return None if row is None else record_of(row)
 
+    def record_and_value(self, store_id: str, key: str) -> tuple[RecordEntry, str, bytes | None] | None:
+        """Give a record, the name of its file, and its value if it is a small one."""
+        row = self._reader.execute(
+            f"SELECT {RECORD_COLUMNS}, content FROM records LEFT JOIN small_values ON name = file"  # noqa: S608
+            " WHERE store_id = ? AND key = ?",
+            (store_id, key),
+        ).fetchone()
+        return None if row is None else (*record_of(row[:-1]), row[-1])
+
     # Writes
 
-    def put_record(self, store_id: str, entry: RecordEntry, file: str) -> Future[str | None]:
-        """Point a key to a new file; gives the file that it replaces. Raises StoreGone."""
+    def put_record(
+        self, store_id: str, entry: RecordEntry, file: str, content: bytes | None = None
+    ) -> Future[str | None]:
+        """Point a key to a new file, or to `content`; gives the file that it replaces. Raises StoreGone."""
         modified_at = to_ms(entry.modified_at)
 
         def work(connection: sqlite3.Connection) -> str | None:
-            old_file, old_size = _file_of(connection, store_id, entry.key)
+            old_file, old_size = _let_go(connection, store_id, entry.key)
+            if content is not None:
+                connection.execute("INSERT INTO small_values (name, content) VALUES (?, ?)", (file, content))
             values = (entry.key, entry.size, entry.content_type, entry.content_encoding, entry.etag)
             connection.execute(
                 f"INSERT OR REPLACE INTO records (store_id, {RECORD_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)",  # noqa: S608
@@ -138,13 +152,15 @@ class Index:
         now = now_ms()
 
         def work(connection: sqlite3.Connection) -> str | None:
-            file, size = _file_of(connection, store_id, key)
-            connection.execute("DELETE FROM records WHERE store_id = ? AND key = ?", (store_id, key))
+            file, size = _let_go(connection, store_id, key)
+            deleted = connection.execute(
+                "DELETE FROM records WHERE store_id = ? AND key = ?", (store_id, key)
+            ).rowcount
             connection.execute(
                 "UPDATE stores SET modified_at = CASE WHEN ? THEN max(modified_at, ?) ELSE modified_at END,"
                 " accessed_at = max(accessed_at, ?), delete_count = delete_count + 1,"
                 " storage_bytes = storage_bytes - ? WHERE id = ?",
-                (file is not None, now, now, size, store_id),
+                (deleted, now, now, size, store_id),
             )
             return file
 
@@ -205,21 +221,24 @@ class Index:
 
         return self._writer.submit(work)
 
-    def drop_records(self, limit: int) -> Future[list[str]]:
-        """Forget at most `limit` records of deleted stores; gives their files."""
+    def drop_records(self, limit: int) -> Future[list[str] | None]:
+        """Forget at most `limit` records of deleted stores; gives their files, None when no record was left."""
 
-        def work(connection: sqlite3.Connection) -> list[str]:
+        def work(connection: sqlite3.Connection) -> list[str] | None:
             # A walk along the stores in records, one seek each, instead of over all their records.
             store_id = _store_without_row(connection)
             if store_id is None:
-                return []
+                return None
             doomed = connection.execute(
                 "SELECT key, file FROM records WHERE store_id = ? LIMIT ?", (store_id, limit)
             ).fetchall()
             connection.executemany(
                 "DELETE FROM records WHERE store_id = ? AND key = ?", ((store_id, key) for key, _ in doomed)
             )
-            return [file for _, file in doomed]
+            connection.executemany(
+                "DELETE FROM small_values WHERE name = ?", ((file,) for _, file in doomed if is_small(file))
+            )
+            return [file for _, file in doomed if not is_small(file)]
 
         return self._writer.submit(work)
 
@@ -290,11 +309,24 @@ def _store_without_row(connection: sqlite3.Connection) -> str | None:
         after = store_id
 
 
-def _file_of(connection: sqlite3.Connection, store_id: str, key: str) -> tuple[str | None, int]:
+def small_value(connection: sqlite3.Connection, name: str) -> bytes | None:
+    """Give a small value."""
+    row = connection.execute("SELECT content FROM small_values WHERE name = ?", (name,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _let_go(connection: sqlite3.Connection, store_id: str, key: str) -> tuple[str | None, int]:
+    """Remove the small value of a record, or give its file; and its size."""
     row = connection.execute(
         "SELECT file, size FROM records WHERE store_id = ? AND key = ?", (store_id, key)
     ).fetchone()
-    return (None, 0) if row is None else (row[0], row[1])
+    if row is None:
+        return None, 0
+    file, size = row
+    if not is_small(file):
+        return file, size
+    connection.execute("DELETE FROM small_values WHERE name = ?", (file,))
+    return None, size
 
 
 def _set_field(connection: sqlite3.Connection, store_id: str, field: StoreField, value: str | None) -> None:

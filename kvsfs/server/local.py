@@ -1,6 +1,7 @@
 """The storage on one machine's disk: SQLite for the index, a file for each value.
 
     put      file written, fsynced, renamed, its folder fsynced; then the index row; then the old file goes
+             (a small value: one transaction)
     delete   the index row goes; then the file
 
 so the index never names a file that is not whole and durable. What a crash leaves between two of these steps
@@ -35,7 +36,8 @@ from kvsfs.server.storage import (
     StoreGone,
     described_by,
 )
-from kvsfs.server.values import Upload, ValueFile, Values
+from kvsfs.server.values import SMALL_BYTES as SMALL_VALUE_BYTES
+from kvsfs.server.values import SmallValue, Upload, Value, Values, etag_of, small_name
 from kvsfs.types import ContentEncoding, StoreInfo
 
 logger = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ PIECE_BYTES = 1024 * 1024
 READ_BYTES = 256 * 1024
 """What a thread reads at once for a download: one per slow client may be in memory."""
 
-SMALL_BYTES = 64 * 1024
+AT_ONCE_BYTES = 64 * 1024
 """Up to here a value is read on the event loop itself: one pread, cheaper than a change of thread."""
 
 FLUSH_SECONDS = 1.0
@@ -105,11 +107,11 @@ class LocalStorage:
 
     async def get_store(self, store_id: str) -> StoreInfo | None:
         """Describe a store by its ID."""
-        return self._touched(self._index.store(store_id))
+        return self._index.store(store_id)
 
     async def find_store(self, username: str, name: str) -> StoreInfo | None:
         """Describe a store by its owner and name."""
-        return self._touched(self._index.named_store(username, name))
+        return self._index.named_store(username, name)
 
     async def get_or_create_store(
         self, username: str, name: str | None, schema: Mapping[str, object] | None
@@ -122,7 +124,7 @@ class LocalStorage:
 
     async def update_store(self, store_id: str, changes: Mapping[StoreField, str | None]) -> StoreInfo | None:
         """Set the fields of `changes`."""
-        return self._touched(await asyncio.wrap_future(self._index.update_store(store_id, changes)))
+        return await asyncio.wrap_future(self._index.update_store(store_id, changes))
 
     async def delete_store(self, store_id: str) -> None:
         """Delete a store with all its records."""
@@ -134,7 +136,7 @@ class LocalStorage:
     ) -> tuple[Sequence[StoreInfo], int]:
         """Give a user's stores by creation time."""
         stores, total = self._index.stores(username, offset=offset, limit=limit, desc=desc, unnamed=unnamed)
-        return [self._with_touches(store) for store in stores], total
+        return stores, total
 
     async def create_run(
         self, username: str, *, actor_id: str, task_id: str | None, status: str, origin: str
@@ -172,12 +174,12 @@ class LocalStorage:
     async def open_record(self, store_id: str, key: str) -> RecordReader | None:
         """Open a record."""
         for _ in range(REOPEN_LIMIT):
-            found = self._index.record(store_id, key)
+            found = self._index.record_and_value(store_id, key)
             if found is None:
                 return None
-            entry, file = found
+            entry, file, content = found
             try:
-                value = self._values.open(file)
+                value = self._values.open(file) if content is None else SmallValue(content)
             except FileNotFoundError:
                 continue  # replaced between the two looks
             self._touch(store_id).reads += 1
@@ -201,17 +203,19 @@ class LocalStorage:
         content_type: str,
         content_encoding: ContentEncoding | None,
     ) -> RecordEntry:
-        """Store a record. A small one takes a single change of thread."""
-        upload = self._values.receive(described_by(content_type, content_encoding))
+        """Store a record."""
+        description = described_by(content_type, content_encoding)
+        upload = self._values.receive(description)
+
+        def entry(size: int, etag: str) -> RecordEntry:
+            return RecordEntry(key, size, content_type, content_encoding, etag, from_ms(now_ms()))
 
         def publish(last_pieces: Sequence[bytes]) -> RecordEntry:
             upload.append(last_pieces)
             upload.publish()
-            entry = RecordEntry(
-                key, upload.size, content_type, content_encoding, upload.etag, from_ms(now_ms())
-            )
-            self._enter(store_id, entry, upload)
-            return entry
+            published = entry(upload.size, upload.etag)
+            self._enter(store_id, published, upload)
+            return published
 
         pieces: list[bytes] = []
         gathered = 0
@@ -222,6 +226,11 @@ class LocalStorage:
                 if gathered >= PIECE_BYTES:
                     await self._in_thread(upload.append, pieces)
                     pieces, gathered = [], 0
+            if upload.size == 0 and gathered <= SMALL_VALUE_BYTES:
+                content = b"".join(pieces)
+                small = entry(gathered, etag_of(description, pieces))
+                await self._enter_small(store_id, small, content)
+                return small
             return await self._in_thread(publish, pieces)
         except BaseException:
             self._let_go(upload.discard)
@@ -258,6 +267,12 @@ class LocalStorage:
         except RuntimeError:  # the threads are closed: the server stops, and the event loop may wait
             release()
 
+    async def _enter_small(self, store_id: str, entry: RecordEntry, content: bytes) -> None:
+        written = self._index.put_record(store_id, entry, small_name(), content)
+        old_file = await asyncio.wrap_future(written)
+        if old_file is not None:
+            await self._in_thread(self._values.remove, old_file)
+
     def _enter(self, store_id: str, entry: RecordEntry, upload: Upload) -> None:
         try:
             old_file = self._index.put_record(store_id, entry, upload.name).result()
@@ -271,7 +286,7 @@ class LocalStorage:
             self._values.remove(old_file)
 
     def _drop_records(self) -> None:
-        while files := self._index.drop_records(DROP_LIMIT).result():
+        while (files := self._index.drop_records(DROP_LIMIT).result()) is not None:
             for file in files:
                 self._values.remove(file)
 
@@ -294,10 +309,8 @@ class LocalStorage:
             self._index.add_touches(self._touches)
             self._touches = {}
 
-    def _touched(self, store: StoreInfo | None) -> StoreInfo | None:
-        return None if store is None else self._with_touches(store)
-
-    def _with_touches(self, store: StoreInfo) -> StoreInfo:
+    def counted(self, store: StoreInfo) -> StoreInfo:
+        """Give a store with the reads that are not in the index yet."""
         touches = self._touches.get(store.id)
         if touches is None:
             return store
@@ -315,7 +328,7 @@ class LocalReader:
     def __init__(
         self,
         entry: RecordEntry,
-        value: ValueFile,
+        value: Value,
         in_thread: Callable[[Callable[[int, int], bytes], int, int], Awaitable[bytes]],
     ) -> None:
         self.entry = entry
@@ -333,7 +346,7 @@ class LocalReader:
 
     def read_at_once(self) -> bytes | None:
         """Give all bytes of a small record."""
-        if self.entry.size > SMALL_BYTES:
+        if self.entry.size > AT_ONCE_BYTES:
             return None
         return self._value.read(0, self.entry.size)
 

@@ -58,13 +58,14 @@ class Observed:
         if self._latency:
             await asyncio.sleep(self._latency)
         try:
-            await self._app(scope, receive, watch.send)
+            await self._app(scope, receive, watch.send if self._sinks else send)
         except Exception:
             # It was answered with 500, or, amid an answer, uvicorn now cuts the connection. Logged here
             # because only here no secret of the query gets into the line.
             logger.exception("%s %s failed", scope["method"], _logged_path(scope))
         finally:
-            watch.finish()
+            if self._sinks:
+                watch.finish()
 
     def _finished(self, finished: Finished) -> None:
         for sink in self._sinks:

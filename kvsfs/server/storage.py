@@ -101,6 +101,9 @@ class Storage(Protocol):
     async def get_store(self, store_id: str) -> StoreInfo | None:
         """Describe a store by its ID."""
 
+    def counted(self, store: StoreInfo) -> StoreInfo:
+        """Give a store with its counters as they are now: those of the other calls may lag by a second."""
+
     async def find_store(self, username: str, name: str) -> StoreInfo | None:
         """Describe a store by its owner and name."""
 

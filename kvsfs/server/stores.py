@@ -60,7 +60,7 @@ class Stores:
         ):  # nobody can share a store with a user here
             stores, total = (), 0
         page = {"total": total, "offset": offset, "limit": limit, "desc": desc, "count": len(stores)}
-        items = [store_json(request, store, writer=True) for store in stores]
+        items = [store_json(request, self._storage.counted(store), writer=True) for store in stores]
         return enveloped({**page, "unnamed": unnamed, "items": items})
 
     async def create(self, request: Request) -> Response:
@@ -79,12 +79,14 @@ class Stores:
                 raise ApiError(400, "store-schema-invalid", str(refused)) from None
         store, made = await self._storage.get_or_create_store(username, name, schema)
         headers = {"Location": store_url(request, store.id)} if made else None
-        return enveloped(store_json(request, store, writer=True), 201 if made else 200, headers)
+        return enveloped(
+            store_json(request, self._storage.counted(store), writer=True), 201 if made else 200, headers
+        )
 
     async def get(self, request: Request) -> Response:
         """Answer keyValueStore_get."""
         grant = await self._gate.reading(request)
-        return enveloped(store_json(request, grant.store, writer=grant.writer))
+        return enveloped(store_json(request, self._storage.counted(grant.store), writer=grant.writer))
 
     async def update(self, request: Request) -> Response:
         """Answer keyValueStore_put."""
@@ -98,7 +100,7 @@ class Stores:
             raise ApiError(400, "name-not-unique", "Another key-value store has this name.") from None
         if changed is None:
             raise store_not_found()
-        return enveloped(store_json(request, changed, writer=True))
+        return enveloped(store_json(request, self._storage.counted(changed), writer=True))
 
     async def delete(self, request: Request) -> Response:
         """Answer keyValueStore_delete."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -27,6 +28,7 @@ def user_id(username: str) -> str:
     return derived_id("user", username)
 
 
+@functools.lru_cache(maxsize=1024)  # every description of a store asks for its owner's
 def derived_id(kind: str, name: str) -> str:
     """Give the ID of what has a name: the same on every server for the same name, so it needs no table."""
     digest = int.from_bytes(hashlib.sha256(f"{kind}:{name}".encode()).digest())

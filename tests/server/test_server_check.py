@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from kvsfs.errors import ExitCode
+from kvsfs.server.values import SMALL_BYTES
 from tests.server.test_server_process import connected, failing, new_store, value_files
 from tests.support.serving import running_server
+
+SIZE = SMALL_BYTES + 1000
 
 
 def checked(data: Path) -> subprocess.CompletedProcess[str]:
@@ -20,13 +23,13 @@ def checked(data: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A data folder with the records a to e of 1,000 to 5,000 bytes."""
+    """A data folder with the records a to e of 1 to 5 times SIZE bytes."""
     folder = tmp_path / "data"
     with running_server(folder) as server, connected(server) as client:
         store = new_store(client)
         for number, key in enumerate("abcde", 1):
             headers = {"Content-Type": "text/plain", "Content-Encoding": "br"} if key == "b" else {}
-            client.put(f"{store}/records/{key}", content=bytes(1000 * number), headers=headers)
+            client.put(f"{store}/records/{key}", content=bytes(SIZE * number), headers=headers)
     return folder
 
 
@@ -41,10 +44,10 @@ def test_a_sound_folder_is_found_sound(data: Path) -> None:
 
 
 def test_every_fault_has_its_line(data: Path) -> None:
-    file_of(data, 1000).unlink()
-    with file_of(data, 2000).open("ab") as file:
+    file_of(data, SIZE).unlink()
+    with file_of(data, 2 * SIZE).open("ab") as file:
         file.write(b"x")
-    with file_of(data, 3000).open("r+b") as file:
+    with file_of(data, 3 * SIZE).open("r+b") as file:
         file.write(b"x")
     orphan = data / "values" / "ab" / "abandoned"
     orphan.parent.mkdir(exist_ok=True)
@@ -59,10 +62,10 @@ def test_every_fault_has_its_line(data: Path) -> None:
     assert ended.returncode == ExitCode.DATA_DAMAGED
     lines = ended.stdout.splitlines()
     expected = [
-        r"store \w{17}: it counts 1 bytes, its records have 15000",
-        r"store \w{17}, record a: its file \w+ is missing",
-        r"store \w{17}, record b: its file \w+ has 2001 bytes instead of 2000",
-        r"store \w{17}, record c: its file \w+ holds other bytes than were stored",
+        rf"store \w{{17}}: it counts 1 bytes, its records have {15 * SIZE}",
+        r"store \w{17}, record a: its value \w+ is missing",
+        rf"store \w{{17}}, record b: its value \w+ has {2 * SIZE + 1} bytes instead of {2 * SIZE}",
+        r"store \w{17}, record c: its value \w+ holds other bytes than were stored",
         r"5 records, 4 faults, 1 orphans removed",
     ]
     assert len(lines) == len(expected)
@@ -70,6 +73,24 @@ def test_every_fault_has_its_line(data: Path) -> None:
         assert re.fullmatch(pattern, line)
     assert re.fullmatch(rf"kvsfs: {re.escape(str(data))} is damaged.*\n", ended.stderr)
     assert not orphan.exists()
+
+
+def test_small_values_are_checked_too(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running_server(data) as server, connected(server) as client:
+        store = new_store(client)
+        for key in "abc":
+            client.put(f"{store}/records/{key}", content=key.encode())
+    connection = sqlite3.connect(data / "index.sqlite3")
+    connection.execute("DELETE FROM small_values WHERE content = x'61'")
+    connection.execute("UPDATE small_values SET content = x'00' WHERE content = x'62'")
+    connection.commit()
+    connection.close()
+    ended = checked(data)
+    assert ended.returncode == ExitCode.DATA_DAMAGED
+    assert re.search(r"record a: its value \S+ is missing\n", ended.stdout)
+    assert re.search(r"record b: its value \S+ holds other bytes than were stored\n", ended.stdout)
+    assert ended.stdout.endswith("3 records, 2 faults, 0 orphans removed\n")
 
 
 def test_a_check_beside_a_running_server_finds_it_sound(data: Path) -> None:

@@ -8,6 +8,7 @@ import random
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
@@ -18,11 +19,15 @@ import httpx
 import pytest
 
 from kvsfs.errors import ExitCode
+from kvsfs.server.values import SMALL_BYTES
 from tests.support.serving import STOP_SECONDS, RunningServer, running_server, serve_command
 
 STORES = "/v2/key-value-stores"
 
 MIB = 1024 * 1024
+
+LARGE = SMALL_BYTES + 1
+"""Bytes of a value that has a file of its own."""
 
 
 @contextlib.contextmanager
@@ -91,13 +96,41 @@ def test_no_value_file_is_left_behind(tmp_path: Path) -> None:
     with running_server(data) as server, connected(server) as client:
         store = new_store(client)
         for number in range(5):
-            client.put(f"{store}/records/a", content=b"%d" % number)
+            client.put(f"{store}/records/a", content=b"%d" % number * LARGE)
         assert len(value_files(data)) == 1
-        client.put(f"{store}/records/b", content=b"b")
+        client.put(f"{store}/records/b", content=b"b" * LARGE)
         client.delete(f"{store}/records/a")
+        assert len(value_files(data)) == 1
+        client.put(f"{store}/records/b", content=b"small")
+        assert value_files(data) == []
+        client.put(f"{store}/records/b", content=b"b" * LARGE)
         assert len(value_files(data)) == 1
         client.delete(store)
         assert value_files(data) == []
+
+
+def test_no_small_value_is_left_behind(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+
+    def small_values() -> list[bytes]:
+        with contextlib.closing(sqlite3.connect(data / "index.sqlite3")) as connection:
+            return [row[0] for row in connection.execute("SELECT content FROM small_values ORDER BY content")]
+
+    with running_server(data) as server, connected(server) as client:
+        store = new_store(client)
+        for content in (b"1", b"2", b"3" * SMALL_BYTES):
+            client.put(f"{store}/records/a", content=content)
+            assert client.get(f"{store}/records/a").content == content
+            assert small_values() == [content]
+        client.put(f"{store}/records/a", content=b"4" * (SMALL_BYTES + 1))
+        assert (small_values(), len(value_files(data))) == ([], 1)
+        client.put(f"{store}/records/a", content=b"5")
+        client.put(f"{store}/records/b", content=b"6")
+        assert (small_values(), value_files(data)) == ([b"5", b"6"], [])
+        client.delete(f"{store}/records/a")
+        assert small_values() == [b"6"]
+        client.delete(store)
+        assert small_values() == []
 
 
 def test_an_upload_that_breaks_off_leaves_the_old_record(tmp_path: Path) -> None:
@@ -105,7 +138,7 @@ def test_an_upload_that_breaks_off_leaves_the_old_record(tmp_path: Path) -> None
     log = tmp_path / "log"
     with running_server(data, request_log=log) as server, connected(server) as client:
         store = new_store(client)
-        client.put(f"{store}/records/a", content=b"old")
+        client.put(f"{store}/records/a", content=b"old" * LARGE)
         before = len(server.requests())
         address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
         for framing in (b"Content-Length: 5000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n200000\r\n"):
@@ -115,7 +148,7 @@ def test_an_upload_that_breaks_off_leaves_the_old_record(tmp_path: Path) -> None
         wait_for(lambda: len(server.requests()) == before + 2)
         assert [request.status for request in server.requests()[before:]] == [400, 400]
         wait_for(lambda: len(value_files(data)) == 1)
-        assert client.get(f"{store}/records/a").content == b"old"
+        assert client.get(f"{store}/records/a").content == b"old" * LARGE
         assert client.get(store).json()["data"]["stats"]["writeCount"] == 1
 
 
@@ -220,7 +253,8 @@ def test_two_processes_share_one_folder(tmp_path: Path) -> None:
         def write(client: httpx.Client, name: str) -> None:
             for number in range(40):
                 for key in (f"{name}{number}", "shared"):
-                    answer = client.put(f"{store}/records/{key}", content=f"{name}{number}".encode())
+                    content = f"{name}{number}".encode() * (LARGE if number % 2 else 1)
+                    answer = client.put(f"{store}/records/{key}", content=content)
                     if answer.status_code != 201:
                         failures.append(answer)
 
@@ -234,9 +268,9 @@ def test_two_processes_share_one_folder(tmp_path: Path) -> None:
         assert keys == sorted([f"{name}{number}" for name in "ab" for number in range(40)] + ["shared"])
         shared = other.get(f"{store}/records/shared").content
         assert one.get(f"{store}/records/shared").content == shared
-        assert shared in (b"a39", b"b39")
+        assert shared in (b"a39" * LARGE, b"b39" * LARGE)
         assert other.get(store).json()["data"]["stats"]["writeCount"] == 160
-        assert len(value_files(data)) == 81
+        assert len(value_files(data)) == 41
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -15,7 +15,10 @@ from kvsfs.errors import CommandError, ExitCode
 from kvsfs.server.database import Writer, prepare
 from kvsfs.server.local import LocalStorage, open_storage
 from kvsfs.server.storage import StoreGone
-from kvsfs.server.values import Values
+from kvsfs.server.values import SMALL_BYTES, Values
+
+LARGE = bytes(SMALL_BYTES + 1)
+"""A value that has a file of its own."""
 
 
 async def pieces(*content: bytes) -> AsyncIterator[bytes]:
@@ -70,10 +73,11 @@ def test_a_start_collects_what_a_crash_left(tmp_path: Path) -> None:
     async def first_life() -> None:
         storage = open_storage(str(tmp_path))
         store, _ = await storage.get_or_create_store("joe", None, None)
-        await put(storage, store.id, "a", b"kept")
+        await put(storage, store.id, "a", LARGE)
         # A store whose records a crash did not let go, and a file without a row.
         doomed, _ = await storage.get_or_create_store("joe", None, None)
-        await put(storage, doomed.id, "b", b"lost")
+        await put(storage, doomed.id, "b", LARGE)
+        await put(storage, doomed.id, "c", b"small")
         storage._index.delete_store(doomed.id).result()
         orphan = storage._values.receive("")
         orphan.append([b"orphan"])
@@ -92,6 +96,7 @@ def test_a_start_collects_what_a_crash_left(tmp_path: Path) -> None:
     assert len(files_in(tmp_path / "values")) == 1
     with sqlite3.connect(tmp_path / "index.sqlite3") as connection:
         assert connection.execute("SELECT key FROM records").fetchall() == [("a",)]
+        assert connection.execute("SELECT count(*) FROM small_values").fetchone() == (0,)
     connection.close()
 
 
