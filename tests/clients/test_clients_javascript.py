@@ -221,7 +221,13 @@ def test_the_collection(results: dict[str, Any]) -> None:
     named = [f"js-{number}" for number in range(5)]
     assert told["names"] == told["listed"] == told["iterated"] == told["mine"] == named
     pages = {"title": "Pages", "keyPrefix": "page-", "contentTypes": ["text/html"]}
-    assert told["schema"]["collections"] == {"pages": pages}
+    assert told["schema"] == {
+        "actorKeyValueStoreSchemaVersion": 1,
+        "title": "pages " * 1000,
+        "collections": {"pages": pages},
+    }
+    assert told["keysOfCollection"] == ["page-1"]
+    assert told["wrongType"]["error"]["status"] == 400
     assert (told["again"], told["createdAtIsDate"]) == (True, True)
     assert told["counts"] == [0, 0, 0, 1000]
     assert told["descending"] == named[:1:-1]

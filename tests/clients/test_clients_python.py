@@ -36,6 +36,13 @@ BINARY = "application/octet-stream"
 LONG_TEXT = "".join(f"line {number} of a text that compresses\n" for number in range(3000))
 """110 KB: the client compresses from 1 KiB on."""
 
+# Long enough for the client to compress the body that makes the store.
+SCHEMA = {
+    "actorKeyValueStoreSchemaVersion": 1,
+    "title": "pages " * 1000,
+    "collections": {"pages": {"title": "Pages", "keyPrefix": "page-", "contentTypes": ["text/html"]}},
+}
+
 NOISE = random.Random(3).randbytes(100_000)
 """Bytes that no encoding makes shorter."""
 
@@ -126,15 +133,10 @@ def test_every_method_of_the_collection(python: Python) -> None:
     stores = python.client(TOKENS["ann"]).key_value_stores()
     prefix = f"walk-{python.kind.__name__}"
     known = len(list(stores.iterate(unnamed=True)))
-    schema = {
-        "actorKeyValueStoreSchemaVersion": 1,
-        "title": "s",
-        "collections": {"pages": {"title": "Pages", "keyPrefix": "page-", "contentTypes": ["text/html"]}},
-    }
     made = [stores.get_or_create(name=f"{prefix}-{number}") for number in range(4)]
-    made.append(stores.get_or_create(name=f"{prefix}-with-schema", schema=schema))
+    made.append(stores.get_or_create(name=f"{prefix}-with-schema", schema=SCHEMA))
     unnamed = stores.get_or_create()
-    assert made[4].schema_ == schema
+    assert made[4].schema_ == SCHEMA
     assert [one.username for one in made] == ["ann"] * 5
     assert stores.get_or_create(name=f"{prefix}-0").id == made[0].id
     assert stores.get_or_create().id != unnamed.id
@@ -265,6 +267,20 @@ def test_2500_keys(python: Python, crowded: CrowdedStore) -> None:
 
 def lists_of(python: Python, crowded: CrowdedStore) -> list[object]:
     return [request for request in python.server.requests() if request.path == crowded.keys_path]
+
+
+def test_collections_of_a_schema(python: Python, anyone: httpx.Client) -> None:
+    client = python.client()
+    store = driven(client.key_value_store(client.key_value_stores().get_or_create(schema=SCHEMA).id))
+    store.set_record("page-1", "<p>1</p>", content_type="text/html")
+    store.set_record("other", {"any": "thing"})
+    assert [item.key for item in store.list_keys(collection="pages").items] == ["page-1"]
+    assert [item.key for item in store.iterate_keys(collection="pages")] == ["page-1"]
+    page = anyone.get(store.create_keys_public_url(collection="pages")).json()["data"]
+    assert [item["key"] for item in page["items"]] == ["page-1"]
+    status, _ = refused(InvalidRequestError, store.set_record, "page-2", {"no": "page"})
+    assert (status, store.record_exists("page-2")) == (400, False)
+    assert refused(InvalidRequestError, store.list_keys, collection="x") == (400, "invalid-collection")
 
 
 def test_public_urls_need_no_token(store: Driven, anyone: httpx.Client) -> None:

@@ -178,18 +178,23 @@ async function collection() {
     const stores = walked.resource;
     const schema = {
         actorKeyValueStoreSchemaVersion: 1,
-        title: 's',
+        title: 'pages '.repeat(1000), // long enough for the client to compress the body
         collections: { pages: { title: 'Pages', keyPrefix: 'page-', contentTypes: ['text/html'] } },
     };
     const made = [];
     for (const name of ['js-0', 'js-1', 'js-2', 'js-3']) made.push(await stores.getOrCreate(name));
     made.push(await stores.getOrCreate('js-4', { schema }));
     const unnamed = await stores.getOrCreate();
+    const withSchema = clientOf(otherToken).keyValueStore(made[4].id);
+    await withSchema.setRecord({ key: 'page-1', value: '<p>1</p>', contentType: HTML });
+    await withSchema.setRecord({ key: 'other', value: 1 });
     const names = (items) => items.map(({ name }) => name ?? null).filter((name) => !name || name.startsWith('js-'));
     const all = await stores.list({ offset: 0, limit: 1000 });
     return {
         names: names(made),
         schema: made[4].schema,
+        keysOfCollection: keysOf(await collected(withSchema.listKeys({ collection: 'pages' }))),
+        wrongType: await outcome(withSchema.setRecord({ key: 'page-2', value: { no: 'page' } })),
         again: (await stores.getOrCreate('js-0')).id === made[0].id,
         createdAtIsDate: made[0].createdAt instanceof Date,
         listed: names(all.items),
