@@ -432,6 +432,16 @@ def test_the_store_of_a_run(python: Python) -> None:
     assert by_id.get() is None
 
 
+def test_the_client_itself_tells_of_a_run(python: Python) -> None:
+    client = python.client()
+    actor = driven(client.actor(f"joe/started-{python.kind.__name__}"))
+    run = actor.start(run_input={"a": 1})
+    assert (run.status, run.meta.origin) == ("SUCCEEDED", "API")
+    assert client.run(run.id).get().id == actor.last_run().get().id == run.id
+    assert client.key_value_store(run.default_key_value_store_id).get_record("INPUT")["value"] == {"a": 1}
+    assert client.run("a" * 17).get() is None
+
+
 @pytest.mark.parametrize("kind", ["actor", "task"])
 def test_the_store_of_the_last_run(python: Python, kind: str) -> None:
     name = f"{kind}-{python.kind.__name__}"
