@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -212,6 +213,7 @@ def _refuse_foreign_pages(request: Request) -> None:
         )
 
 
+@functools.lru_cache(maxsize=256)  # 5 µs, and it is nearly always the same one
 def _is_loopback(netloc: str) -> bool:
     name = urlsplit(f"//{netloc}").hostname
     try:
