@@ -98,7 +98,7 @@ class Content:
 
     async def truncate(self, size: int, key: str) -> None:
         """Cut or lengthen to `size` bytes; bytes cut off are not fetched any more. Raises OSError."""
-        await self._unshare()
+        await self._unshare(keep=size > 0)
         self._mark_changed(key)
         if self.fetch is not None:
             self.fetch.cut(size)
@@ -147,8 +147,8 @@ class Content:
         self.version += 1
         self._blobs.mark_dirty(self.blob, key)
 
-    async def _unshare(self) -> None:
-        """Make the blob ours alone when an upload holds it frozen."""
+    async def _unshare(self, *, keep: bool = True) -> None:
+        """Make the blob ours alone when an upload holds it frozen; without `keep` the bytes are about to go."""
         if self._frozen is not self.blob:
             return
         async with self._unsharing:
@@ -156,7 +156,8 @@ class Content:
                 return
             shared, copy = self.blob, self._blobs.create()
             try:
-                await trio.to_thread.run_sync(shared.copy_to, copy)
+                if keep:
+                    await trio.to_thread.run_sync(shared.copy_to, copy)
             except BaseException:
                 copy.release()
                 copy.remove()

@@ -102,7 +102,7 @@ class DeferredDeletes:
     async def _wait_and_delete(self, ghost: Ghost) -> None:
         with ghost.waiting:
             await trio.sleep(GRACE)
-            while ghost.is_needed:
+            while ghost.is_needed:  # noqa: ASYNC110 - once in 2 s, and only while a store refuses an upload
                 await trio.sleep(GRACE)
         if not ghost.waiting.cancelled_caught:
             await self._delete(ghost)

@@ -240,6 +240,9 @@ class FileSystem:
         """Make a file and open it. No request: the kernel has looked the name up before."""
         self._require_writable()
         folder = self.inodes.folder(parent)
+        seen = folder.child(name)
+        if isinstance(seen, File) and not flags & os.O_EXCL:  # a listing showed it since the kernel looked
+            return seen, await self.open(seen.number, flags, pid)
         component = self._new_component(folder, name)
         key = names.encode(folder.path + component)
         ghost = await self._deletes.exhume(key)

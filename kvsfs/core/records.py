@@ -130,16 +130,25 @@ class Records:
 
     async def _type_for_upload(self, file: File, content: Content) -> str:
         """Keep the record's type; guess one for a new record, and again while it was only guessed."""
-        if file.content_type is None and file.stored and file.listed_size:
-            head = await self._store.head_record(file.key)
-            if head is not None and file.content_type is None:
-                file.content_type, file.type_guessed = head.content_type, False
+        await self._learn_type(file)
         if file.content_type is None or file.type_guessed:
             sample = content.blob.pread(TYPE_SAMPLE_BYTES, 0)
             whole = content.size <= TYPE_SAMPLE_BYTES
             file.content_type = content_types.guess(file.component, sample, whole=whole)
             file.type_guessed = True
         return file.content_type
+
+    async def _learn_type(self, file: File) -> None:
+        """Ask for the type of a record that is about to be replaced, unless it is known. The lock is held.
+
+        That of an empty record which nobody could tell (`touch`) is no better than a guess.
+        """
+        if file.content_type is not None or not file.stored:
+            return
+        head = await self._store.head_record(file.key)
+        if head is not None and file.content_type is None:
+            file.content_type = head.content_type
+            file.type_guessed = not file.listed_size and head.content_type == content_types.UNKNOWN
 
     async def _rename(self, file: File, folder: Folder, component: bytes, target: File | None) -> None:
         key = names.encode(folder.path + component)
@@ -197,10 +206,8 @@ class Records:
         """Let a file that replaces another have that one's type, unless its own is more than a guess."""
         if target is None or not (file.content_type is None or file.type_guessed):
             return
-        if isinstance(target, File) and target.content_type is None and target.stored and target.listed_size:
-            head = await self._store.head_record(target.key)
-            if head is not None:
-                target.content_type = head.content_type
+        if isinstance(target, File):
+            await self._learn_type(target)
         if target.content_type is not None and not target.type_guessed:
             file.content_type, file.type_guessed = target.content_type, False
 

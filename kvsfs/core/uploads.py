@@ -56,7 +56,10 @@ class Uploads:
             self._versions.release(file, content)
 
     def released(self, file: File, content: Content) -> None:
-        """Take over what a handle leaves dirty at its release (pages of a shared mmap). No checkpoint."""
+        """Take over what a handle leaves dirty at its release. No checkpoint.
+
+        Those are pages of a shared mmap, or what its close has just failed to upload: that is tried once more.
+        """
         if not self._deferral.holds(file):
             self.later(file, content)
 

@@ -55,6 +55,41 @@ def test_a_file_made_in_a_folder_costs_one_put_and_no_marker() -> None:
     on_mock_clock(main)
 
 
+def test_a_create_of_what_was_listed_meanwhile_opens_it() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("a", b"theirs")
+            await m.names()
+            fh = await m.create("a", os.O_RDWR)
+            assert await m.read_all(fh) == b"theirs"
+            await m.close(fh)
+            with pytest.raises(FileError) as raised:
+                await m.create("a", os.O_RDWR | os.O_EXCL)
+            assert raised.value.errno == errno.EEXIST
+
+    on_mock_clock(main)
+
+
+def test_a_truncation_during_an_upload_copies_nothing() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            fh = await m.create("a")
+            await m.fs.write(fh, 0, b"x" * 1000)
+            gate = m.hooks.hold("set_record")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(m.fs.flush, fh)
+                await gate.reached.wait()
+                file = await m.file("a")
+                await m.fs.setattr(file.number, Changes(size=0), fh)
+                assert (file.size, await m.read_all(fh)) == (0, b"")
+                gate.open()
+            assert await m.other.records() == {"a": b"x" * 1000}
+            await m.close(fh)
+            assert await m.other.records() == {"a": b""}
+
+    on_mock_clock(main)
+
+
 def test_an_overwrite_costs_one_put() -> None:
     async def main() -> None:
         async with mounted() as m:
@@ -289,7 +324,8 @@ def test_strict_names_refuse_what_would_be_encoded() -> None:
         (lambda m: m.rmdir("d"), errno.ENOTEMPTY),
         (lambda m: m.mkdir("a"), errno.EEXIST),
         (lambda m: m.mkdir("d"), errno.EEXIST),
-        (lambda m: m.create("a"), errno.EEXIST),
+        (lambda m: m.create("a", os.O_EXCL), errno.EEXIST),
+        (lambda m: m.create("d"), errno.EEXIST),
         (lambda m: m.create("x!2F"), errno.EINVAL),
         (lambda m: m.create("ж" * 43), errno.ENAMETOOLONG),
         (lambda m: m.walk("a/b"), errno.ENOTDIR),

@@ -21,7 +21,7 @@ import trio
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from kvsfs.core import names
+from kvsfs.core import deletes, names
 from kvsfs.core.content import Content
 from kvsfs.core.filesystem import Changes, Tuning
 from kvsfs.core.inodes import File
@@ -735,8 +735,8 @@ class Shared:
             return
         stored, open_here = inode.stored, inode.handles > 0
         await self.m.unlink(path)
-        if open_here:  # deleted after the grace, unless the key is written again
-            return
+        if open_here:
+            await trio.sleep(deletes.GRACE + EPSILON)
         await self.observe()
         assert self.in_store(key_of(path)) is None or not stored or key_of(path) in self.edited
 
