@@ -121,8 +121,11 @@ def serve(
 def _check(folder: str) -> None:
     from kvsfs.server.checking import check
 
-    checked = check(folder, print)
-    print(f"{checked.records} records, {checked.damaged} faults, {checked.orphans} orphans removed")
+    # Flushed: in a pipe the lines shall stand before the error, which goes to stderr.
+    checked = check(folder, lambda fault: print(fault, flush=True))
+    print(
+        f"{checked.records} records, {checked.damaged} faults, {checked.orphans} orphans removed", flush=True
+    )
     if checked.damaged:
         raise CommandError(
             ExitCode.DATA_DAMAGED, f"{folder} is damaged: write the records named above again, or restore it"

@@ -62,6 +62,11 @@ def _index_problems(connection: sqlite3.Connection) -> Iterator[str]:
     for (line,) in connection.execute("PRAGMA integrity_check"):
         if line != "ok":
             yield f"index: {line}"
+    unnamed = connection.execute(
+        "SELECT name FROM small_values LEFT JOIN records ON file = name WHERE file IS NULL"
+    )
+    for (name,) in unnamed:
+        yield f"index: no record names the value {name}"
     sums = connection.execute(
         "SELECT id, storage_bytes, (SELECT coalesce(sum(size), 0) FROM records WHERE store_id = id) AS real"
         " FROM stores WHERE storage_bytes <> real"

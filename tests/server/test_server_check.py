@@ -84,13 +84,15 @@ def test_small_values_are_checked_too(tmp_path: Path) -> None:
     connection = sqlite3.connect(data / "index.sqlite3")
     connection.execute("DELETE FROM small_values WHERE content = x'61'")
     connection.execute("UPDATE small_values SET content = x'00' WHERE content = x'62'")
+    connection.execute("INSERT INTO small_values VALUES ('=stray', x'')")
     connection.commit()
     connection.close()
     ended = checked(data)
     assert ended.returncode == ExitCode.DATA_DAMAGED
     assert re.search(r"record a: its value \S+ is missing\n", ended.stdout)
     assert re.search(r"record b: its value \S+ holds other bytes than were stored\n", ended.stdout)
-    assert ended.stdout.endswith("3 records, 2 faults, 0 orphans removed\n")
+    assert "index: no record names the value =stray\n" in ended.stdout
+    assert ended.stdout.endswith("3 records, 3 faults, 0 orphans removed\n")
 
 
 def test_a_check_beside_a_running_server_finds_it_sound(data: Path) -> None:
