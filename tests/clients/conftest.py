@@ -1,4 +1,4 @@
-"""A server with two users and a store of 2,500 keys, for the official clients."""
+"""Servers with two users and a store of 2,500 keys, for the official clients."""
 
 from __future__ import annotations
 
@@ -25,11 +25,35 @@ class CrowdedStore:
     keys_path: str
 
 
+@dataclass(frozen=True)
+class Habits:
+    """What a server does that another does not."""
+
+    arguments: tuple[str, ...]
+    page_limit: int
+
+
+PLAIN = Habits((), 1000)
+
+# What the platform may do at any time: smaller pages, records on another host, no ETag.
+AWKWARD = Habits(
+    ("--testing", "--page-limit", "500", "--redirect-above", "20KiB", "--no-validators"), page_limit=500
+)
+
+
+@pytest.fixture(scope="session", params=[PLAIN, AWKWARD], ids=["plain", "awkward"])
+def habits(request: pytest.FixtureRequest) -> Habits:
+    assert isinstance(request.param, Habits)
+    return request.param
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def server(habits: Habits, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("clients")
     tokens = [f"{token}={name}" for name, token in TOKENS.items()]
-    with running_server(folder / "data", tokens=tokens, request_log=folder / "log") as running:
+    with running_server(
+        folder / "data", tokens=tokens, request_log=folder / "log", arguments=habits.arguments
+    ) as running:
         yield running
 
 

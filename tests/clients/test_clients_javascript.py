@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conftest import CROWD, TOKENS, CrowdedStore
+from tests.clients.conftest import CROWD, TOKENS, CrowdedStore, Habits
 from tests.support.serving import RunningServer
 
 FOLDER = Path(__file__).parent / "javascript"
@@ -127,14 +127,14 @@ def test_streams(store: dict[str, Any]) -> None:
     assert store["streams"] == {"same": True, "contentType": "video/mp4"}
 
 
-def test_2500_keys(results: dict[str, Any]) -> None:
+def test_2500_keys(results: dict[str, Any], habits: Habits) -> None:
     keys = results["keys"]
     assert keys["all"] == CROWD
     assert keys["limited"] == CROWD[:1500]
     assert keys["pastTheMaximum"] == CROWD[:2400]
     assert keys["prefixed"] == CROWD[1200:1300]
     assert keys["startAbsent"] == CROWD[2399:]
-    assert keys["noLimit"] == 1000
+    assert keys["noLimit"] == habits.page_limit
     page = keys["page"]
     assert [item["key"] for item in page.pop("items")] == ["key-0100", "key-0101"]
     assert page == {
@@ -215,7 +215,7 @@ def test_a_store_from_update_to_delete(store: dict[str, Any]) -> None:
     assert store["gone"] is True
 
 
-def test_the_collection(results: dict[str, Any]) -> None:
+def test_the_collection(results: dict[str, Any], habits: Habits) -> None:
     told = results["collection"]
     named = [f"js-{number}" for number in range(5)]
     assert told["names"] == told["listed"] == told["iterated"] == told["mine"] == named
@@ -228,7 +228,7 @@ def test_the_collection(results: dict[str, Any]) -> None:
     assert told["keysOfCollection"] == ["page-1"]
     assert told["wrongType"]["error"]["status"] == 400
     assert (told["again"], told["createdAtIsDate"]) == (True, True)
-    assert told["counts"] == [0, 0, 0, 1000]
+    assert told["counts"] == [0, 0, 0, habits.page_limit]
     assert told["descending"] == named[:1:-1]
     assert told["lastTwo"] == named[3:]
     assert told["iteratedDescending"] == named[:0:-1]
