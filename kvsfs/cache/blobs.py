@@ -38,6 +38,15 @@ class Blob:
         self.present = Ranges()
         self._fd = -1
         self._users = 0
+        self._removed = False
+
+    @classmethod
+    def existing(cls, path: str) -> Blob:
+        """Take a complete cache file as it lies there. Raises OSError."""
+        blob = cls(path)
+        blob.size = os.path.getsize(path)
+        blob.present.add(0, blob.size)
+        return blob
 
     @property
     def fd(self) -> int:
@@ -139,9 +148,11 @@ class Blob:
         assert self.present.gap(self.size, 2**63) == (self.size, 2**63), "bytes behind the end"
 
     def remove(self) -> None:
-        """Unlink the cache file; users that have it open keep their bytes."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
+        """Unlink the cache file, once; users that have it open keep their bytes."""
+        if not self._removed:
+            self._removed = True
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
 
 
 class BlobFolder:
@@ -151,17 +162,18 @@ class BlobFolder:
     - `dirty/`: written bytes that no store has confirmed, from the first write on. What a killed daemon
       leaves here is set aside at the next start, never removed and never uploaded by itself.
     - `not-uploaded/`: what was set aside, or could not be uploaded before the mount ended.
+    - `local/`: files that no store is to have (editors' swap files), under their own names; they stay.
 
     A blob's name is random, with the record's key behind it once it is dirty, for the person who looks.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._clean, self._dirty, self._aside = (
-            os.path.join(path, name) for name in ("clean", "dirty", "not-uploaded")
+        self._clean, self._dirty, self._aside, self._local = (
+            os.path.join(path, name) for name in ("clean", "dirty", "not-uploaded", "local")
         )
         try:
-            for folder in (path, self._clean, self._dirty, self._aside):
+            for folder in (path, self._clean, self._dirty, self._aside, self._local):
                 os.makedirs(folder, mode=0o700, exist_ok=True)
             os.chmod(path, 0o700)
             self._lock_fd = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -179,10 +191,9 @@ class BlobFolder:
 
     def mark_dirty(self, blob: Blob, key: str) -> None:
         """Note on disk that the blob holds bytes that only we have. Does nothing when it is noted."""
-        if os.path.dirname(blob.path) == self._clean:
-            self._move(
-                blob, os.path.join(self._dirty, f"{os.path.basename(blob.path)}.{key[:_LABEL_LENGTH]}")
-            )
+        if not self.is_dirty(blob):
+            name = secrets.token_hex(16)
+            self._move(blob, os.path.join(self._dirty, f"{name}.{key[:_LABEL_LENGTH]}"))
 
     def mark_clean(self, blob: Blob) -> None:
         """Note on disk that a store has the blob's bytes."""
@@ -197,6 +208,28 @@ class BlobFolder:
         """Move a dirty blob to where no start removes it; its new path."""
         self._move(blob, os.path.join(self._aside, os.path.basename(blob.path)))
         return blob.path
+
+    def create_local(self, path: bytes) -> Blob:
+        """Make or open the blob of a file that no store will have, under the file's own path. Raises OSError."""
+        blob = Blob(self._local_path(path))
+        os.makedirs(os.path.dirname(blob.path), mode=0o700, exist_ok=True)
+        blob.acquire()
+        return blob
+
+    def make_local(self, blob: Blob, path: bytes) -> None:
+        """Move a blob to where files are kept that no store will have. Raises OSError."""
+        target = self._local_path(path)
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        self._move(blob, target)
+
+    def local_files(self, folder: bytes) -> list[tuple[bytes, Blob]]:
+        """Give the names and blobs of a folder's files that no store has."""
+        try:
+            with os.scandir(self._local_path(folder)) as entries:
+                files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+        except FileNotFoundError:
+            return []
+        return [(os.fsencode(file.name), Blob.existing(file.path)) for file in files]
 
     def close(self) -> None:
         """Give the folder up, without the clean blobs. Dirty ones stay."""
@@ -229,6 +262,10 @@ class BlobFolder:
     def _remove_clean(self) -> None:
         for name in os.listdir(self._clean):
             os.unlink(os.path.join(self._clean, name))
+
+    def _local_path(self, path: bytes) -> str:
+        """Give the place of a path of file names, none of which is `.`, `..` or empty: it cannot lead out."""
+        return os.path.join(self._local, os.fsdecode(path))
 
     @staticmethod
     def _move(blob: Blob, target: str) -> None:

@@ -33,6 +33,8 @@ class Content:
         self.closed_version = 0
         """The newest that was durable on disk when its writer closed it."""
         self.users = 1
+        self.local_only = False
+        """No store is to have it: its blob lies under the file's own name."""
         self._frozen: Blob | None = None
         self._unsharing = trio.Lock()
 
@@ -43,8 +45,8 @@ class Content:
 
     @property
     def dirty(self) -> bool:
-        """Whether the store lacks the newest version."""
-        return self.version > self.stored_version
+        """Whether the store lacks the newest version, and is to have it."""
+        return self.version > self.stored_version and not self.local_only
 
     @property
     def uploading(self) -> bool:
@@ -140,12 +142,19 @@ class Content:
         self.blob.check_invariants()
 
     def make_ours(self, key: str) -> None:
-        """Count the bytes as changed here: the store is not to have them any more. No checkpoint."""
+        """Count the bytes as changed here: the store does not have them, or is not to have them any more."""
+        self.local_only = False
         self._mark_changed(key)
+
+    def make_local(self, path: bytes) -> None:
+        """Keep the bytes here for good, under the path that the file is about to get. Raises OSError."""
+        self._blobs.make_local(self.blob, path)
+        self.local_only = True
 
     def _mark_changed(self, key: str) -> None:
         self.version += 1
-        self._blobs.mark_dirty(self.blob, key)
+        if not self.local_only:
+            self._blobs.mark_dirty(self.blob, key)
 
     async def _unshare(self, *, keep: bool = True) -> None:
         """Make the blob ours alone when an upload holds it frozen; without `keep` the bytes are about to go."""

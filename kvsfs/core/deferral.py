@@ -24,6 +24,23 @@ NAMES = ("4913", "*~", "*.part", "*.tmp")
 """vim's probe of the folder, backups, downloads, and saves by way of `f.tmp`."""
 
 
+LOCAL_ONLY_NAMES = (
+    ".*.sw[a-p]",  # vim's swap
+    "#*#",  # emacs' auto-save
+    ".#*",  # emacs' lock
+    ".~lock.*#",  # LibreOffice's lock
+    ".DS_Store",
+    "._*",  # macOS' resource forks
+    "Thumbs.db",
+)
+"""What no store is to have. Short on purpose: whatever could be a user's own file is not in it."""
+
+
+def is_local_only(name: bytes) -> bool:
+    """Tell by its name whether a file never reaches the store."""
+    return _matches(name, LOCAL_ONLY_NAMES)
+
+
 def is_temporary(name: bytes, flags: int = 0) -> bool:
     """Tell whether a file is made to be renamed or removed: by the open flags of mkstemp(3), or by its name.
 
@@ -32,8 +49,12 @@ def is_temporary(name: bytes, flags: int = 0) -> bool:
     """
     if flags & os.O_ACCMODE == os.O_RDWR and flags & os.O_EXCL:
         return True
+    return _matches(name, NAMES)
+
+
+def _matches(name: bytes, patterns: tuple[str, ...]) -> bool:
     text = os.fsdecode(name)
-    return any(fnmatch.fnmatchcase(text, pattern) for pattern in NAMES)
+    return any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns)
 
 
 class Deferral:

@@ -22,7 +22,7 @@ from kvsfs.cache.blobs import BlobFolder
 from kvsfs.core import descriptors, names
 from kvsfs.core.background import Background
 from kvsfs.core.content import Content
-from kvsfs.core.deferral import is_temporary
+from kvsfs.core.deferral import is_local_only, is_temporary
 from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.handles import FileHandle, FolderHandle, HandleTable
 from kvsfs.core.inodes import File, Folder, InodeTable, Ownership
@@ -112,6 +112,7 @@ class FileSystem:
             attributes_changed=attributes_changed,
         )
         self._lister = Lister(store, self.inodes, self._versions, tuning.listing_ttl)
+        self._versions.restore_local(self.inodes.root)
         self._deletes = DeferredDeletes(store, self._background)
         self._records = Records(store, self.inodes, self._versions, self._deletes)
         self._uploads = Uploads(self._records, self._versions, self._background, tuning.close_timeout)
@@ -246,7 +247,10 @@ class FileSystem:
         component = self._new_component(folder, name)
         key = names.encode(folder.path + component)
         ghost = await self._deletes.exhume(key)
-        content = self._versions.empty()  # before the name is there: the disk may be full
+        # Before the name is there: the disk may be full.
+        content = (
+            self._versions.local(folder.shown_path(name)) if is_local_only(name) else self._versions.empty()
+        )
         file = self.inodes.add_file(folder, component, key)
         file.content = content
         file.temporary = is_temporary(name, flags)
@@ -334,6 +338,7 @@ class FileSystem:
         component = self._new_component(parent_folder, name)
         names.encode_prefix(parent_folder.path + component + b"/")
         folder = self.inodes.add_folder(parent_folder, component)
+        self._versions.restore_local(folder)
         folder.mode = stat.S_IFDIR | stat.S_IMODE(mode)
         folder.touch()
         self._lister.made_empty(folder)

@@ -98,13 +98,20 @@ class File(Inode):
         return self.length is not None or self.content is not None
 
     @property
+    def local_only(self) -> bool:
+        """Whether no store is to have it."""
+        return self.content is not None and self.content.local_only
+
+    @property
     def dirty(self) -> bool:
         """Whether bytes are here that the store has not confirmed."""
         return self.content is not None and self.content.dirty
 
     @property
     def state(self) -> str:
-        """`clean`, `dirty`, `uploading` or `failed: …`: the value of user.kvsfs.state."""
+        """`clean`, `dirty`, `uploading`, `failed: …` or `local-only`: the value of user.kvsfs.state."""
+        if self.local_only:
+            return "local-only"
         if not self.dirty:
             return "clean"
         if self.content is not None and self.content.uploading:
@@ -151,6 +158,11 @@ class Folder(Inode):
     """Whether a listing pass was ever completed: what is known can then stand in for a store out of reach."""
     removals: dict[bytes, float] = field(default_factory=dict)
     """Component of a file that this mount removed -> when, until a later listing has confirmed it."""
+
+    def shown_path(self, name: bytes = b"") -> bytes:
+        """Give the path from the mount's root as file names, of the folder or of a name in it."""
+        components = self.path.split(b"/")[:-1]
+        return b"/".join([names.display(component) for component in components] + [name])
 
     @property
     def empty(self) -> bool:

@@ -203,6 +203,7 @@ class Lister:
             if parent.removals.get(component + b"/", -math.inf) >= seen.requested_at:
                 return
             folder = self._inodes.add_folder(parent, component)
+            self._versions.restore_local(folder)
         folder.marker = folder.marker or marker
         _arrive(folder, seen)
 

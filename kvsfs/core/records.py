@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import trio
 
 from kvsfs.core import content_types, names
 from kvsfs.core.content import Content
-from kvsfs.core.deferral import is_temporary
+from kvsfs.core.deferral import is_local_only, is_temporary
 from kvsfs.core.deletes import DeferredDeletes, Ghost
 from kvsfs.core.fetching import AHEAD_BYTES
 from kvsfs.core.inodes import File, Folder, InodeTable
@@ -156,8 +157,12 @@ class Records:
         await self._inherit_type(file, target or ghost)
         if target is not None:
             await self._keep_for_readers(target)
-        temporary = is_temporary(names.display(component))
-        sends = not temporary and (file.stored or _is_closed(file))
+        name = names.display(component)
+        temporary, local_only = is_temporary(name), is_local_only(name)
+        if file.content is not None and file.content.local_only and not local_only:
+            file.content.make_ours(key)
+            file.content.closed_version = file.content.version
+        sends = not (temporary or local_only) and (file.stored or _is_closed(file))
         if sends:
             await self._send_under(file, key, folder)
         elif file.stored:
@@ -165,6 +170,8 @@ class Records:
         in_store = sends or ghost is not None or (target is not None and target.stored)
         if target is not None:
             self._take_name(target)
+        if local_only and file.content is not None:
+            file.content.make_local(folder.shown_path(name))
         if file.parent is not None:
             file.parent.note_removal(file.component, trio.current_time())
         seen = folder.files.get(component)
@@ -190,6 +197,7 @@ class Records:
         content = self._versions.hold(file)
         try:
             await content.complete_blob()
+            await trio.to_thread.run_sync(os.fsync, content.blob.fd)
             content.make_ours(key)
             self._deletes.bury(file, heir=file)
         finally:

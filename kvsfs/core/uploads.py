@@ -34,6 +34,8 @@ class Uploads:
         Raises StoreError, OSError; StoreTimeout when `close_timeout` is over: the process gets its error, and
         the bytes stay.
         """
+        if content.local_only:
+            return
         if file.temporary and not file.stored:
             await self._deferral.hold(file, content)
             return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import math
+import os
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -11,9 +13,10 @@ import trio
 
 from kvsfs.cache.blobs import BlobFolder
 from kvsfs.cache.eviction import CleanBlobs
+from kvsfs.core import names
 from kvsfs.core.content import Content
 from kvsfs.core.fetching import Fetch
-from kvsfs.core.inodes import File, InodeTable
+from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.errors import FileError, RecordNotFound
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordHead
@@ -85,6 +88,26 @@ class Versions:
         """Make content for a new file. Raises OSError."""
         return Content(self._blobs, self._blobs.create())
 
+    def local(self, path: bytes) -> Content:
+        """Make content for a new file that no store is to have. Raises OSError."""
+        content = Content(self._blobs, self._blobs.create_local(path))
+        content.local_only = True
+        return content
+
+    def restore_local(self, folder: Folder) -> None:
+        """Put the files back that an earlier mount kept in a folder and no store has."""
+        for name, blob in self._blobs.local_files(folder.shown_path()):
+            component = names.component(name)
+            if component in folder.files:
+                continue
+            file = self._inodes.add_file(folder, component, names.encode(folder.path + component))
+            file.changed_at = math.inf
+            file.mtime_ns = file.ctime_ns = os.stat(blob.path).st_mtime_ns
+            blob.acquire()
+            file.content = Content(self._blobs, blob)
+            file.content.local_only = True
+            file.content.release()
+
     def make_current(self, file: File, content: Content) -> None:
         """Let content that was changed here be the file's newest version, whatever it was opened on."""
         old = file.content
@@ -102,7 +125,7 @@ class Versions:
             return
         if file.removed or content is not file.content:
             self._discard(file, content)
-        elif content.dirty:
+        elif content.dirty or content.local_only:
             pass
         elif content.complete or content.resumable:
             self._clean.add(file, content.blob)
@@ -111,6 +134,8 @@ class Versions:
 
     def drop(self, file: File) -> None:
         """Let go of the content of a file that was removed; handles that are open keep it until they close."""
+        if file.content is not None and file.content.local_only:
+            file.content.blob.remove()  # now: its place is under its name, which another file may get
         if file.content is not None and not file.content.users:
             self._clean.take(file)
             self._discard(file, file.content)

@@ -65,6 +65,31 @@ def test_a_save_by_nano_costs_one_put(mounted: Mounted, store: StoreApi) -> None
     assert store.content("f") == NEW
 
 
+def test_vims_swap_file_of_a_long_session_stays_here(mounted: Mounted, store: StoreApi) -> None:
+    (mounted.path / "f").write_bytes(OLD)
+    mounted.run("ls")
+    before = len(mounted.named_requests())
+    mounted.sh(
+        f"vim -es -u NONE -i NONE -N -c '1d' -c preserve -c 'sleep {deferral.GRACE + 1:g}' -c 'q!' f || true"
+    )
+    mounted.umount()
+    assert mounted.named_requests()[before:] == []
+    assert store.keys() == ["f"]
+
+
+def test_a_swap_file_is_there_after_a_remount(mount: Mount, store: StoreApi) -> None:
+    with mount() as mounted:
+        (mounted.path / ".f.swp").write_bytes(b"what vim knows")
+        (mounted.path / "d").mkdir()
+        (mounted.path / "d" / "g").write_bytes(b"g")
+        (mounted.path / "d" / ".g.swp").write_bytes(b"more of it")
+    with mount() as mounted:
+        assert (mounted.path / ".f.swp").read_bytes() == b"what vim knows"
+        assert sorted(os.listdir(mounted.path / "d")) == [".g.swp", "g"]
+        assert (mounted.path / "d" / ".g.swp").read_bytes() == b"more of it"
+    assert store.keys() == ["d!2Fg"]
+
+
 def test_a_commit_by_git_leaves_no_temporary_record(mounted: Mounted, store: StoreApi) -> None:
     mounted.sh(
         "git init -q . && git config user.email a@example.com && git config user.name a "
