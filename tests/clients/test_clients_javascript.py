@@ -121,6 +121,7 @@ def test_what_the_client_compresses_is_stored_compressed(store: dict[str, Any]) 
     assert store["stored"]["object"] == len(indented(OBJECT))
     for key in ("longObject", "longString", "longBuffer"):
         assert 0 < store["stored"][key] < len(LONG_TEXT) / 4
+    assert store["publicUrls"]["compressedAs"] == "br"
 
 
 def test_streams(store: dict[str, Any]) -> None:

@@ -51,6 +51,12 @@ async function fetched(address, options) {
     return { status: answer.status, body: await answer.text() };
 }
 
+async function encodingOf(address) {
+    const answer = await fetch(address, { headers: { 'Accept-Encoding': 'br' } });
+    await answer.text();
+    return answer.headers.get('content-encoding');
+}
+
 async function collected(iterable) {
     const items = [];
     for await (const item of iterable) items.push(item);
@@ -131,6 +137,7 @@ async function publicUrls(store, storeId) {
         unsigned: (await fetched(recordUrl.split('?')[0])).status,
         keys: keysOf(items),
         listed: (await fetched(items[0].recordPublicUrl)).body === LONG_TEXT,
+        compressedAs: await encodingOf(await store.getRecordPublicUrl('longString')),
         forever: (await fetched(await store.createKeysPublicUrl())).status,
         expired: await fetched(await store.createKeysPublicUrl({ expiresInSecs: -1 })),
         recordBySignature: await bare.getRecord('string', { signature: signature(recordUrl) }),
