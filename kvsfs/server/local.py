@@ -295,7 +295,9 @@ class LocalStorage:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
     def _touch(self, store_id: str) -> Touches:
-        touches = self._touches.setdefault(store_id, Touches())
+        touches = self._touches.get(store_id)
+        if touches is None:
+            touches = self._touches[store_id] = Touches()
         touches.accessed_at = now_ms()
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_touches)
