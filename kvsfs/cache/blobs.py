@@ -231,6 +231,11 @@ class BlobFolder:
             return []
         return [(os.fsencode(file.name), Blob.existing(file.path)) for file in files]
 
+    def free_bytes(self) -> int:
+        """Give the free space of the disk below the folder."""
+        status = os.statvfs(self.path)
+        return status.f_bavail * status.f_frsize
+
     def close(self) -> None:
         """Give the folder up, without the clean blobs. Dirty ones stay."""
         self._remove_clean()

@@ -97,7 +97,8 @@ class Deferral:
             await trio.sleep(GRACE)
         if scope.cancelled_caught:
             return
+        held = self.holds(file)
         del self._waiting[file]
-        file.temporary = False
-        if file.content is not None and file.content.dirty and not file.removed:
+        if held and file.content is not None and not file.removed:  # else its next close decides
+            file.temporary = False
             self._upload(file, file.content)

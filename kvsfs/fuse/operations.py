@@ -276,4 +276,4 @@ def _attributes(inode: File | Folder) -> EntryAttributes:
 
 
 def _file_info(opened: OpenFile) -> FileInfo:
-    return FileInfo(fh=FileHandleT(opened.fh), keep_cache=opened.keep_pages)
+    return FileInfo(fh=FileHandleT(opened.fh), keep_cache=opened.keep_pages, direct_io=opened.direct)

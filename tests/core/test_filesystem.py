@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from kvsfs.cache.blobs import Blob, BlobFolder
 from kvsfs.core.filesystem import Changes, Tuning
 from kvsfs.errors import (
     FileError,
@@ -66,6 +67,121 @@ def test_a_create_of_what_was_listed_meanwhile_opens_it() -> None:
             with pytest.raises(FileError) as raised:
                 await m.create("a", os.O_RDWR | os.O_EXCL)
             assert raised.value.errno == errno.EEXIST
+
+    on_mock_clock(main)
+
+
+async def overwrite_in_place(m: Mounted) -> None:
+    fh = await m.open("a", os.O_WRONLY)
+    try:
+        await m.fs.write(fh, 0, b"x")
+    finally:
+        await m.close(fh)
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "no space left")
+
+
+@pytest.mark.parametrize("what", ["mark_dirty", "truncate", "pwrite"])
+def test_a_change_that_the_disk_refuses_changes_nothing(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("a", b"precious")
+            assert await m.read_file("a") == b"precious"
+            with monkeypatch.context() as patched:
+                patched.setattr(BlobFolder if what == "mark_dirty" else Blob, what, full_disk)
+                with pytest.raises(OSError, match="no space"):
+                    await (
+                        overwrite_in_place(m) if what == "pwrite" else m.open("a", os.O_WRONLY | os.O_TRUNC)
+                    )
+            assert await m.state("a") == b"clean"
+            await m.other.put("a", b"newer")
+            await m.fs.drain()
+            assert m.fs.set_aside() == []
+            assert await m.other.records() == {"a": b"newer"}
+
+    on_mock_clock(main)
+
+
+def test_a_retry_does_not_replace_what_somebody_else_wrote_since() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("a", b"first")
+            fh = await m.open("a", os.O_RDWR)
+            await m.fs.write(fh, 0, b"ours!!!")
+            for _ in range(2):
+                m.hooks.fail("set_record", GONE)
+            with pytest.raises(StoreUnreachable):
+                await m.close(fh)
+            await m.idle()
+            await m.other.put("a", b"theirs")
+            await m.fs.drain()
+            assert await m.other.records() == {"a": b"theirs"}
+            (kept,) = m.fs.set_aside()
+            assert bytes_in(kept) == b"ours!!!"
+
+    on_mock_clock(main)
+
+
+def test_a_version_that_the_store_refused_is_kept_when_another_one_replaces_it() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("a", b"one")
+            older = await m.open("a", os.O_RDWR)
+            await m.other.put("a", b"second")
+            await trio.sleep(m.tuning.revalidate + 1)
+            newer = await m.open("a", os.O_RDWR)
+            await m.fs.write(newer, 0, b"NEWER")
+            for _ in range(2):
+                m.hooks.fail("set_record", RecordTooLarge("no"))
+            with pytest.raises(RecordTooLarge):
+                await m.close(newer)
+            await m.idle()
+            await m.fs.write(older, 0, b"OLDER")
+            await m.close(older)
+            aside = os.path.join(m.blobs.path, "not-uploaded")
+            assert [bytes_in(os.path.join(aside, name)) for name in os.listdir(aside)] == [b"NEWERd"]
+
+    on_mock_clock(main)
+
+
+def test_a_handle_on_another_version_than_the_kernels_pages_does_without_them() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("a", b"A" * 100)
+            number = (await m.file("a")).number
+            first = await m.fs.open(number, os.O_RDONLY, 1)
+            again = await m.fs.open(number, os.O_RDONLY, 1)
+            assert (first.direct, again.direct, again.keep_pages) == (False, False, True)
+            await m.fs.release(again.fh)
+            await m.other.put("a", b"B" * 100)
+            await trio.sleep(m.tuning.revalidate + 1)
+            newer = await m.fs.open(number, os.O_RDONLY, 1)
+            assert newer.direct
+            await m.fs.release(first.fh)
+            last = await m.fs.open(number, os.O_RDONLY, 1)
+            assert (last.direct, last.keep_pages) == (False, False)
+            await m.fs.release(newer.fh)
+            await m.fs.release(last.fh)
+
+    on_mock_clock(main)
+
+
+def test_unlink_does_not_wait_for_an_upload() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            fh = await m.create("a")
+            await m.fs.write(fh, 0, b"x" * 1000)
+            m.hooks.hold("set_record")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(m.fs.flush, fh)
+                await trio.sleep(1)
+                with trio.fail_after(1):
+                    await m.unlink("a")
+            await m.fs.release(fh)
+            await m.idle()
+            assert await m.other.records() == {}
 
     on_mock_clock(main)
 
