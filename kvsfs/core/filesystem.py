@@ -238,10 +238,13 @@ class FileSystem:
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, pid: int
     ) -> tuple[File, OpenFile]:
-        """Make a file and open it. No request: the kernel has looked the name up before."""
+        """Make a file and open it. No request, but to append: the kernel has looked the name up before."""
         self._require_writable()
         folder = self.inodes.folder(parent)
         seen = folder.child(name)
+        if seen is None and flags & os.O_APPEND and not flags & os.O_EXCL:
+            # Whoever appends wants what is there: that nothing was, the listing said up to 30 s ago.
+            seen = await self._lister.ask(folder, name)
         if isinstance(seen, File) and not flags & os.O_EXCL:  # a listing showed it since the kernel looked
             return seen, await self.open(seen.number, flags, pid)
         component = self._new_component(folder, name)

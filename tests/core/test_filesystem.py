@@ -206,6 +206,41 @@ def test_a_truncation_during_an_upload_copies_nothing() -> None:
     on_mock_clock(main)
 
 
+def test_an_append_to_what_the_listing_does_not_know_yet_asks_first() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.names()
+            await m.other.put("log", b"theirs\n")
+            fh = await m.create("log", os.O_WRONLY | os.O_APPEND)
+            await m.fs.write(fh, 0, b"ours\n")
+            await m.close(fh)
+            assert await m.other.records() == {"log": b"theirs\nours\n"}
+            with m.costs(list_keys=1, set_record=1):
+                await m.close(await m.create("new", os.O_WRONLY | os.O_APPEND))
+
+    on_mock_clock(main)
+
+
+def test_a_type_is_listed_where_there_is_one_and_taken_back_while_it_is_ours() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            fh = await m.create("a.txt")
+            file = await m.file("a.txt")
+            assert await m.fs.xattrs.list(file) == []
+            await m.fs.setxattr(file.number, b"user.mime_type", b"text/x-mine")
+            assert await m.fs.xattrs.list(file) == [b"user.mime_type"]
+            await m.fs.removexattr(file.number, b"user.mime_type")
+            await m.close(fh)
+            await m.fs.removexattr(file.number, b"user.mime_type")
+            assert await m.mime_type("a.txt") == b"text/plain; charset=utf-8"
+            await m.fs.setxattr(file.number, b"user.mime_type", b"text/x-mine")
+            with pytest.raises(FileError) as refused:
+                await m.fs.removexattr(file.number, b"user.mime_type")
+            assert refused.value.errno == errno.EPERM
+
+    on_mock_clock(main)
+
+
 def test_an_overwrite_costs_one_put() -> None:
     async def main() -> None:
         async with mounted() as m:
