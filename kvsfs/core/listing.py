@@ -215,7 +215,11 @@ class Lister:
             file = self._inodes.add_file(parent, component, entry.key)
             file.listed_size = entry.size
         _arrive(file, seen)
-        if file.changed_at < seen.requested_at:
+        if file.changed_at == math.inf and not file.local_only:
+            file.stored = (
+                True  # somebody else's, under a name that is ours too: to be replaced, or removed with it
+            )
+        elif file.changed_at < seen.requested_at:
             file.stored = True
             if file.listed_size != entry.size:
                 file.listed_size = entry.size

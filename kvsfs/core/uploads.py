@@ -38,7 +38,8 @@ class Uploads:
             return
         if file.temporary and not file.stored:
             await self._deferral.hold(file, content)
-            return
+            if file.temporary:
+                return  # else it got its final name meanwhile
         with trio.move_on_after(self._close_timeout) as scope:
             await self._records.upload(file, content)
         if scope.cancelled_caught:
