@@ -54,19 +54,10 @@ ONE_PUT = {
 }
 
 
-def cost(mounted: Mounted, script: str) -> list[str]:
-    """List the folder, run a script and unmount; what the script asked of the store, also late."""
-    mounted.run("ls")
-    before = len(mounted.named_requests())
-    mounted.sh(script)
-    mounted.umount()
-    return mounted.named_requests()[before:]
-
-
 @pytest.mark.parametrize("case", ONE_PUT)
 def test_a_new_file_costs_one_put(mounted: Mounted, store: StoreApi, case: str) -> None:
     script, content = ONE_PUT[case]
-    assert cost(mounted, script) == ["PUT f"]
+    assert mounted.cost(script) == ["PUT f"]
     assert store.content("f") == content
 
 
@@ -76,7 +67,7 @@ def test_a_new_file_costs_one_put(mounted: Mounted, store: StoreApi, case: str) 
 def test_an_overwrite_costs_one_put(mounted: Mounted, store: StoreApi, case: str) -> None:
     script, content = ONE_PUT[case]
     mounted.sh("echo old content > f")
-    assert cost(mounted, script) == ["PUT f"]
+    assert mounted.cost(script) == ["PUT f"]
     assert store.content("f") == content
 
 
@@ -84,7 +75,7 @@ def test_an_overwrite_of_a_record_of_unknown_type_asks_for_its_type(mount: Mount
     """The type is kept, and only the record's headers tell it."""
     store.put("f", b"by another client", "text/x-special")
     with mount() as mounted:
-        assert cost(mounted, "echo new > f") == ["HEAD f", "PUT f"]
+        assert mounted.cost("echo new > f") == ["HEAD f", "PUT f"]
     assert store.content("f") == b"new\n"
     assert store.content_type("f") == "text/x-special"
 
@@ -93,59 +84,59 @@ def test_an_overwrite_after_reading_costs_one_put(mount: Mount, store: StoreApi)
     store.put("f", b"by another client", "text/x-special")
     with mount() as mounted:
         mounted.run("cat", "f")
-        assert cost(mounted, "echo new > f") == ["PUT f"]
+        assert mounted.cost("echo new > f") == ["PUT f"]
     assert store.content_type("f") == "text/x-special"
 
 
 def test_an_append_costs_a_get_and_a_put(mount: Mount, store: StoreApi) -> None:
     store.put("f", b"old\n")
     with mount() as mounted:
-        assert cost(mounted, "echo new >> f") == ["GET f", "PUT f"]
+        assert mounted.cost("echo new >> f") == ["GET f", "PUT f"]
     assert store.content("f") == b"old\nnew\n"
 
 
 def test_truncate_by_path_costs_one_put(mounted: Mounted, store: StoreApi) -> None:
     mounted.sh("echo content > f")
-    assert cost(mounted, "python3 -c \"import os; os.truncate('f', 0)\"") == ["PUT f"]
+    assert mounted.cost("python3 -c \"import os; os.truncate('f', 0)\"") == ["PUT f"]
     assert store.content("f") == b""
 
 
 def test_unlink_costs_one_delete(mount: Mount, store: StoreApi) -> None:
     store.put("f", b"x")
     with mount() as mounted:
-        assert cost(mounted, "rm f") == ["DELETE f"]
+        assert mounted.cost("rm f") == ["DELETE f"]
     assert store.keys() == []
 
 
 def test_unlink_of_what_is_open_costs_no_put(mounted: Mounted, store: StoreApi) -> None:
-    assert cost(mounted, "exec 3>f; echo x >&3; rm f; echo y >&3; exec 3>&-") == []
+    assert mounted.cost("exec 3>f; echo x >&3; rm f; echo y >&3; exec 3>&-") == []
     assert store.keys() == []
 
 
 def test_a_rename_costs_a_put_and_a_delete(mounted: Mounted, store: StoreApi) -> None:
     mounted.sh("echo x > a")
-    assert cost(mounted, "mv a b") == ["PUT b", "DELETE a"]
+    assert mounted.cost("mv a b") == ["PUT b", "DELETE a"]
     assert store.content("b") == b"x\n"
 
 
 def test_times_and_modes_cost_nothing(mounted: Mounted) -> None:
     mounted.sh("echo x > f")
-    assert cost(mounted, "chmod 600 f; touch -d yesterday f; touch f; chown $(id -u) f") == []
+    assert mounted.cost("chmod 600 f; touch -d yesterday f; touch f; chown $(id -u) f") == []
 
 
 def test_reading_costs_one_get(mount: Mount, store: StoreApi) -> None:
     store.put("f", b"x" * 300_000)
     with mount() as mounted:
-        assert cost(mounted, "cat f | wc -c; head -c 10 f; tail -c 10 f; cp f ../copy") == ["GET f"]
+        assert mounted.cost("cat f | wc -c; head -c 10 f; tail -c 10 f; cp f ../copy") == ["GET f"]
 
 
 def test_a_folder_tree_that_is_filled_at_once_costs_no_markers(mounted: Mounted) -> None:
-    requests = cost(mounted, "mkdir -p a/b; echo x > a/b/f; echo y > a/g")
+    requests = mounted.cost("mkdir -p a/b; echo x > a/b/f; echo y > a/g")
     assert requests == ["PUT a!2Fb!2Ff", "PUT a!2Fg"]
 
 
 def test_a_folder_that_comes_and_goes_costs_nothing(mounted: Mounted) -> None:
-    assert cost(mounted, "mkdir a; mkdir a/b; rmdir a/b a") == []
+    assert mounted.cost("mkdir a; mkdir a/b; rmdir a/b a") == []
 
 
 def test_ls_costs_a_list_and_again_nothing(mount: Mount, store: StoreApi) -> None:
@@ -155,8 +146,8 @@ def test_ls_costs_a_list_and_again_nothing(mount: Mount, store: StoreApi) -> Non
         with mounted.counting() as requests:
             assert mounted.run("ls").split() == [f"f{number}" for number in range(5)]
         assert requests == ["LIST"]
-        assert cost(mounted, "ls; ls -l; stat f0 f1 f2; test ! -e absent; test ! -e other; ls -la") == []
+        assert mounted.cost("ls; ls -l; stat f0 f1 f2; test ! -e absent; test ! -e other; ls -la") == []
 
 
 def test_statfs_costs_nothing(mounted: Mounted) -> None:
-    assert cost(mounted, "df . ; stat -f .") == []
+    assert mounted.cost("df . ; stat -f .") == []

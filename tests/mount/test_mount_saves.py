@@ -37,19 +37,10 @@ SAVES = {
 }
 
 
-def cost(mounted: Mounted, script: str) -> list[str]:
-    """Write a file, run a script on it and unmount; what the script asked of the store, also late."""
-    (mounted.path / "f").write_bytes(OLD)
-    mounted.run("ls")
-    before = len(mounted.named_requests())
-    mounted.sh(script)
-    mounted.umount()
-    return mounted.named_requests()[before:]
-
-
 @pytest.mark.parametrize("case", SAVES)
 def test_a_save_costs_one_put(mounted: Mounted, store: StoreApi, case: str) -> None:
-    assert cost(mounted, SAVES[case]) == ["PUT f"]
+    (mounted.path / "f").write_bytes(OLD)
+    assert mounted.cost(SAVES[case]) == ["PUT f"]
     assert store.content("f") == NEW
     assert store.keys() == ["f"]
 
@@ -67,13 +58,8 @@ def test_a_save_by_nano_costs_one_put(mounted: Mounted, store: StoreApi) -> None
 
 def test_vims_swap_file_of_a_long_session_stays_here(mounted: Mounted, store: StoreApi) -> None:
     (mounted.path / "f").write_bytes(OLD)
-    mounted.run("ls")
-    before = len(mounted.named_requests())
-    mounted.sh(
-        f"vim -es -u NONE -i NONE -N -c '1d' -c preserve -c 'sleep {deferral.GRACE + 1:g}' -c 'q!' f || true"
-    )
-    mounted.umount()
-    assert mounted.named_requests()[before:] == []
+    longer = f"{deferral.GRACE + 1:g}"
+    assert mounted.cost(f"{VIM} -c 1d -c preserve -c 'sleep {longer}' -c q! f || true") == []
     assert store.keys() == ["f"]
 
 

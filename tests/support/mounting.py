@@ -153,6 +153,14 @@ class Mounted:
         yield found
         found += self.named_requests()[before:]
 
+    def cost(self, script: str) -> list[str]:
+        """List the folder, run a script in it and unmount; what the script asked of the store, also late."""
+        self.run("ls")
+        before = len(self.named_requests())
+        self.sh(script)
+        self.umount()
+        return self.named_requests()[before:]
+
     def _named(self, request: LoggedRequest) -> str:
         rest = request.path.removeprefix(self.store_path)
         if rest == "/keys":
