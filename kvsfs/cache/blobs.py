@@ -84,14 +84,19 @@ class Blob:
     def pwrite(self, data: bytes | memoryview, offset: int) -> None:
         """Write all of `data`; a gap between the old end and `offset` becomes zeros that are there.
 
-        Nothing written changes nothing, as write(2) says.
+        Nothing written changes nothing, as write(2) says. Raises OSError (a full disk): then the blob is as long
+        as before and has no more bytes than before; those that it had in the place may be old or new.
         """
         view = memoryview(data)
         if not view:
             return
-        done = 0
-        while done < len(view):
-            done += os.pwrite(self.fd, view[done:], offset + done)
+        try:
+            done = 0
+            while done < len(view):
+                done += os.pwrite(self.fd, view[done:], offset + done)
+        except OSError:
+            os.ftruncate(self.fd, self.size)  # a lengthening later shall find zeros there, not half a write
+            raise
         if offset > self.size:
             self.present.add(self.size, offset)
         self.size = max(self.size, offset + len(view))

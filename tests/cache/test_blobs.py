@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import resource
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,17 @@ def open_descriptors(path: Path) -> list[str]:
     links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
     targets = [os.readlink(link) for link in links if os.path.islink(link)]
     return [target for target in targets if target.startswith(str(path))]
+
+
+@contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """Let the kernel cut every write there, and refuse the next with EFBIG, as a full disk does with ENOSPC."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 REMOTE = bytes(range(1, 65))
@@ -103,6 +117,29 @@ def test_an_empty_write_behind_the_end_changes_nothing(blob: Blob) -> None:
     blob.pwrite(b"", 100)
     assert blob.size == 0
     blob.check_invariants()
+
+
+def test_a_write_that_fails_half_way_leaves_no_bytes_behind_the_end(blob: Blob) -> None:
+    blob.pwrite(b"hello", 0)
+    for offset in (5, 60):
+        with files_end_at(64), pytest.raises(OSError, match="too large"):
+            blob.pwrite(b"x" * 100, offset)
+        blob.check_invariants()
+        assert (blob.size, blob.pread(200, 0)) == (5, b"hello")
+    blob.truncate(200)
+    assert blob.pread(200, 0) == b"hello" + bytes(195)
+
+
+def test_what_a_failed_write_did_not_write_is_still_to_be_fetched(blob: Blob) -> None:
+    blob.expect(len(REMOTE))
+    with files_end_at(20), pytest.raises(OSError, match="too large"):
+        blob.pwrite(b"x" * 30, 10)
+    with files_end_at(20), pytest.raises(OSError, match="too large"):
+        blob.fill(REMOTE[10:40], 10, len(REMOTE))
+    blob.check_invariants()
+    assert blob.present.gap(0, 100) == (0, 100)
+    blob.fill(REMOTE, 0, len(REMOTE))
+    assert blob.pread(100, 0) == REMOTE
 
 
 def test_reads_end_at_the_end(blob: Blob) -> None:
