@@ -232,10 +232,62 @@ def test_nobody_else_can_look_in(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o700
 
 
-def test_a_folder_that_others_could_look_into_is_closed_to_them(tmp_path: Path) -> None:
+def test_in_a_folder_that_others_can_look_into_nothing_can_be_seen(tmp_path: Path) -> None:
+    """Its mode is its owner's choice; what we make in it is ours."""
     tmp_path.chmod(0o755)
     BlobFolder(str(tmp_path)).close()
-    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    for path in tmp_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_somebody_elses_folder_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for name in ("clean/photo.jpg", "clean/album/photo.jpg", "dirty/laundry.txt", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    before = contents(tmp_path)
+    with pytest.raises(CommandError, match="--cache-dir") as caught:
+        BlobFolder(str(tmp_path))
+    assert caught.value.exit_code == ExitCode.CACHE_UNUSABLE
+    assert "\n" not in str(caught.value)
+    assert contents(tmp_path) == before
+    assert sorted(os.listdir(tmp_path)) == ["clean", "dirty", "notes.txt"]
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def test_files_and_folders_that_are_not_ours_stay_where_they_are(tmp_path: Path) -> None:
+    BlobFolder(str(tmp_path)).close()
+    ours = "0123456789abcdef" * 2
+    strange = [
+        *(
+            f"{folder}/{name}"
+            for folder in ("clean", "dirty")
+            for name in ("notes.txt", ours.upper(), f"x{ours}")
+        ),
+        f"clean/{ours}/below.txt",
+        f"dirty/{ours}.folder/below.txt",
+        f"not-uploaded/{ours}.key",
+        "local/sub/.notes.swp",
+    ]
+    for name in (*strange, f"clean/{ours[::-1]}", f"dirty/{ours}.a\nb.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    BlobFolder(str(tmp_path)).close()
+    expected = {name: name.encode() for name in strange}
+    expected[f"not-uploaded/{ours}.a\nb.txt"] = f"dirty/{ours}.a\nb.txt".encode()
+    assert contents(tmp_path) == {"lock": b"", **expected}
+
+
+def test_a_cache_folder_that_cannot_be_tidied_is_one_line(tmp_path: Path) -> None:
+    BlobFolder(str(tmp_path)).close()
+    (tmp_path / "clean").rmdir()
+    (tmp_path / "clean").write_text("no folder")
+    with pytest.raises(CommandError, match="--cache-dir") as caught:
+        BlobFolder(str(tmp_path))
+    assert caught.value.exit_code == ExitCode.CACHE_UNUSABLE
+    gc.collect()
+    assert open_descriptors(tmp_path) == []
 
 
 def test_two_daemons_never_share_a_folder(tmp_path: Path) -> None:
