@@ -185,6 +185,7 @@ class BlobFolder:
             os.path.join(self.path, name) for name in ("clean", "dirty", "not-uploaded", "local")
         )
         with self._usable(), contextlib.ExitStack() as stack:
+            _make_folder(self.path)
             self._lock_fd = self._open_lock()
             stack.callback(os.close, self._lock_fd)
             self._lock()
@@ -232,6 +233,19 @@ class BlobFolder:
         os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
         self._move(blob, target)
 
+    def make_durable(self, blob: Blob) -> None:
+        """Let the blob's bytes and its name outlast a power failure. Raises OSError.
+
+        Blocks for as long as the disk takes: use a thread, and keep the blob acquired meanwhile. Every folder
+        between the blob and the cache folder is written too: `create_local` may just have made some of them.
+        """
+        os.fsync(blob.fd)
+        folder = os.path.dirname(blob.path)
+        while len(folder) > len(self.path):
+            _fsync_folder(folder)
+            folder = os.path.dirname(folder)
+        _fsync_folder(self.path)
+
     def local_files(self, folder: bytes) -> list[tuple[bytes, Blob]]:
         """Give the names and blobs of a folder's files that no store has."""
         try:
@@ -248,7 +262,6 @@ class BlobFolder:
 
     def _open_lock(self) -> int:
         """Open the file that marks the folder as ours. It is made before all others: they are never alone."""
-        os.makedirs(self.path, mode=0o700, exist_ok=True)
         names, lock = os.listdir(self.path), os.path.join(self.path, "lock")
         if names and not ("lock" in names and os.path.isfile(lock)):
             message = (
@@ -307,3 +320,23 @@ class BlobFolder:
 def _blob_files(folder: str) -> list[str]:
     with os.scandir(folder) as entries:
         return [e.path for e in entries if _BLOB_NAME.fullmatch(e.name) and e.is_file(follow_symlinks=False)]
+
+
+def _make_folder(path: str) -> None:
+    """Make a folder and its parents where they are missing, each durable (fsync(2): its name is its parent's)."""
+    if not os.path.isdir(path):
+        _make_folder(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):  # made by another daemon just now
+            os.mkdir(path, mode=0o700)
+        _fsync_folder(os.path.dirname(path))
+
+
+def _fsync_folder(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that has no fsync of folders
+            raise
+    finally:
+        os.close(fd)

@@ -8,7 +8,7 @@ import os
 import resource
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -378,3 +378,54 @@ def test_closing_removes_what_is_clean_and_keeps_what_is_dirty(tmp_path: Path) -
         os.path.relpath(dirty.path, tmp_path),
         os.path.relpath(kept, tmp_path),
     }
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every path that was made durable, in order."""
+    paths: list[str] = []
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        fsync(fd)
+        paths.append(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return paths
+
+
+def test_durable_are_the_bytes_and_each_name_on_the_way_to_them(tmp_path: Path, synced: list[str]) -> None:
+    folder = BlobFolder(str(tmp_path / "a" / "b"))
+    assert synced == [str(tmp_path), str(tmp_path / "a")]  # the names `a` and `b` are theirs
+    root = str(tmp_path / "a" / "b")
+    blob = folder.create()
+    folder.mark_dirty(blob, "key")
+    swap = folder.create_local(b"one/two/.swap")
+    moved = folder.create()
+    folder.make_local(moved, b"one/.moved")
+    expected = [
+        (blob, [blob.path, f"{root}/dirty", root]),
+        (swap, [swap.path, f"{root}/local/one/two", f"{root}/local/one", f"{root}/local", root]),
+        (moved, [moved.path, f"{root}/local/one", f"{root}/local", root]),
+    ]
+    for each, paths in expected:
+        synced.clear()
+        each.pwrite(b"hello", 0)
+        folder.make_durable(each)
+        assert synced == paths
+
+
+def test_a_disk_that_cannot_keep_the_bytes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = BlobFolder(str(tmp_path))
+    blob = folder.create()
+    for number, told in ((errno.EIO, True), (errno.EINVAL, False)):
+
+        def refuse(fd: int, number: int = number) -> None:
+            if os.path.isdir(f"/proc/self/fd/{fd}"):
+                raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", refuse)
+        with pytest.raises(OSError, match="Input/output") if told else nullcontext():
+            folder.make_durable(blob)
+    blob.release()
+    assert open_descriptors(tmp_path) == [str(tmp_path / "lock")]
