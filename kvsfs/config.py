@@ -7,8 +7,14 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from kvsfs.errors import CommandError, ExitCode
+
+API_URL = "https://api.apify.com"
+
+_API_URL_SHAPE = re.compile(r"https?://([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?(/[\w./~%-]*)?", re.IGNORECASE)
+"""Neither `@` nor `?`: nothing that a password or a token could stand in."""
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h)")
 
@@ -59,11 +65,21 @@ class MountConfig:
 
 def api_url_from_environment() -> str:
     """Give the API's address: the variable of the Apify SDKs, that of the Apify CLI, or the default."""
-    return (
-        os.environ.get("APIFY_API_BASE_URL")
-        or os.environ.get("APIFY_CLIENT_BASE_URL")
-        or "https://api.apify.com"
+    return os.environ.get("APIFY_API_BASE_URL") or os.environ.get("APIFY_CLIENT_BASE_URL") or API_URL
+
+
+def check_api_url(url: str) -> None:
+    """Raise CommandError for what cannot be an API's address. It does not repeat it: a password may be inside."""
+    try:
+        if _API_URL_SHAPE.fullmatch(url) and urlsplit(url).port != 0:
+            return
+    except ValueError:  # urlsplit's, which quotes the URL
+        pass
+    message = (
+        "the API's URL must read https://HOST or http://HOST, with :PORT if need be, and without user or password: "
+        "see --api-url and APIFY_API_BASE_URL; a token goes into APIFY_TOKEN or --token-file"
     )
+    raise CommandError(ExitCode.USAGE, message) from None
 
 
 def find_token(token_file: str | None) -> str | None:

@@ -58,6 +58,7 @@ class _Mounted:
 def check(settings: MountConfig) -> None:
     """Raise CommandError for whatever can be known to be wrong before anything is started."""
     parse_source(settings.source)
+    config.check_api_url(settings.api_url)
     check_mount_point(settings.mount_point)
     check_fuse()
     if settings.allow_other:

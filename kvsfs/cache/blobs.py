@@ -7,7 +7,9 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import secrets
+from collections.abc import Iterator
 
 from kvsfs.cache.ranges import Ranges
 from kvsfs.errors import CommandError, ExitCode
@@ -20,6 +22,9 @@ _COPY_BYTES = 16 * 1024 * 1024
 
 _LABEL_LENGTH = 200
 """Characters of a key that a cache file's name carries: with 33 before it, below the 255 of ext4."""
+
+_BLOB_NAME = re.compile(r"[0-9a-f]{32}(\..*)?", re.DOTALL)
+"""Sixteen random bytes, and the record's key once the blob is dirty."""
 
 
 class Blob:
@@ -84,14 +89,19 @@ class Blob:
     def pwrite(self, data: bytes | memoryview, offset: int) -> None:
         """Write all of `data`; a gap between the old end and `offset` becomes zeros that are there.
 
-        Nothing written changes nothing, as write(2) says.
+        Nothing written changes nothing, as write(2) says. Raises OSError (a full disk): then the blob is as long
+        as before and has no more bytes than before; those that it had in the place may be old or new.
         """
         view = memoryview(data)
         if not view:
             return
-        done = 0
-        while done < len(view):
-            done += os.pwrite(self.fd, view[done:], offset + done)
+        try:
+            done = 0
+            while done < len(view):
+                done += os.pwrite(self.fd, view[done:], offset + done)
+        except OSError:
+            os.ftruncate(self.fd, self.size)  # a lengthening later shall find zeros there, not half a write
+            raise
         if offset > self.size:
             self.present.add(self.size, offset)
         self.size = max(self.size, offset + len(view))
@@ -164,24 +174,25 @@ class BlobFolder:
     - `not-uploaded/`: what was set aside, or could not be uploaded before the mount ended.
     - `local/`: files that no store is to have (editors' swap files), under their own names; they stay.
 
-    A blob's name is random, with the record's key behind it once it is dirty, for the person who looks.
+    A blob's name is random, with the record's key behind it once it is dirty, for the person who looks. Files
+    that do not have such a name are somebody else's, and never touched.
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        """Take a folder that is missing, empty or our own. Raises CommandError for any other."""
+        self.path = os.path.abspath(path)
         self._clean, self._dirty, self._aside, self._local = (
-            os.path.join(path, name) for name in ("clean", "dirty", "not-uploaded", "local")
+            os.path.join(self.path, name) for name in ("clean", "dirty", "not-uploaded", "local")
         )
-        try:
-            for folder in (path, self._clean, self._dirty, self._aside, self._local):
+        with self._usable(), contextlib.ExitStack() as stack:
+            _make_folder(self.path)
+            self._lock_fd = self._open_lock()
+            stack.callback(os.close, self._lock_fd)
+            self._lock()
+            for folder in (self._clean, self._dirty, self._aside, self._local):
                 os.makedirs(folder, mode=0o700, exist_ok=True)
-            os.chmod(path, 0o700)
-            self._lock_fd = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            message = f"cannot use the cache folder {path}: {error.strerror}; choose another with --cache-dir"
-            raise CommandError(ExitCode.CACHE_UNUSABLE, message) from error
-        self._lock()
-        self._tidy()
+            self._tidy()
+            stack.pop_all()
 
     def create(self) -> Blob:
         """Make a new, empty, clean blob, acquired once. Raises OSError."""
@@ -222,6 +233,19 @@ class BlobFolder:
         os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
         self._move(blob, target)
 
+    def make_durable(self, blob: Blob) -> None:
+        """Let the blob's bytes and its name outlast a power failure. Raises OSError.
+
+        Blocks for as long as the disk takes: use a thread, and keep the blob acquired meanwhile. Every folder
+        between the blob and the cache folder is written too: `create_local` may just have made some of them.
+        """
+        os.fsync(blob.fd)
+        folder = os.path.dirname(blob.path)
+        while len(folder) > len(self.path):
+            _fsync_folder(folder)
+            folder = os.path.dirname(folder)
+        _fsync_folder(self.path)
+
     def local_files(self, folder: bytes) -> list[tuple[bytes, Blob]]:
         """Give the names and blobs of a folder's files that no store has."""
         try:
@@ -241,32 +265,52 @@ class BlobFolder:
         self._remove_clean()
         os.close(self._lock_fd)
 
+    def _open_lock(self) -> int:
+        """Open the file that marks the folder as ours. It is made before all others: they are never alone."""
+        names, lock = os.listdir(self.path), os.path.join(self.path, "lock")
+        if names and not ("lock" in names and os.path.isfile(lock)):
+            message = (
+                f"the cache folder {self.path} holds files that are not kvsfs's: "
+                "name a folder that is empty or does not exist yet with --cache-dir"
+            )
+            raise CommandError(ExitCode.CACHE_UNUSABLE, message)
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
     def _lock(self) -> None:
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock_fd)
+        except BlockingIOError as error:
             message = (
                 f"the cache folder {self.path} belongs to a running mount of the same store: "
                 "unmount that one, or give this one a folder of its own with --cache-dir"
             )
             raise CommandError(ExitCode.CACHE_UNUSABLE, message) from error
 
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            message = (
+                f"cannot use the cache folder {self.path}: {error.strerror}; choose another with --cache-dir"
+            )
+            raise CommandError(ExitCode.CACHE_UNUSABLE, message) from error
+
     def _tidy(self) -> None:
         self._remove_clean()
-        names = os.listdir(self._dirty)
-        for name in names:
-            os.rename(os.path.join(self._dirty, name), os.path.join(self._aside, name))
-        if names:
+        left = _blob_files(self._dirty)
+        for path in left:
+            os.rename(path, os.path.join(self._aside, os.path.basename(path)))
+        if left:
             log.warning(
                 "an earlier mount was killed: %d files with bytes that may not be in the store are in %s",
-                len(names),
+                len(left),
                 self._aside,
             )
 
     def _remove_clean(self) -> None:
-        for name in os.listdir(self._clean):
-            os.unlink(os.path.join(self._clean, name))
+        for path in _blob_files(self._clean):
+            os.unlink(path)
 
     def _local_path(self, path: bytes) -> str:
         """Give the place of a path of file names, none of which is `.`, `..` or empty: it cannot lead out."""
@@ -276,3 +320,28 @@ class BlobFolder:
     def _move(blob: Blob, target: str) -> None:
         os.rename(blob.path, target)
         blob.path = target
+
+
+def _blob_files(folder: str) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [e.path for e in entries if _BLOB_NAME.fullmatch(e.name) and e.is_file(follow_symlinks=False)]
+
+
+def _make_folder(path: str) -> None:
+    """Make a folder and its parents where they are missing, each durable (fsync(2): its name is its parent's)."""
+    if not os.path.isdir(path):
+        _make_folder(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):  # made by another daemon just now
+            os.mkdir(path, mode=0o700)
+        _fsync_folder(os.path.dirname(path))
+
+
+def _fsync_folder(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that has no fsync of folders
+            raise
+    finally:
+        os.close(fd)

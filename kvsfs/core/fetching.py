@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
 from kvsfs.cache.blobs import Blob
-from kvsfs.errors import RecordChanged, RequestRefused, StoreUnreachable
+from kvsfs.errors import ProtocolViolation, RecordChanged, RequestRefused, StoreUnreachable
 from kvsfs.store.protocol import RecordStream, Store
 from kvsfs.types import ByteRange, RecordHead, RecordKey
 
@@ -28,15 +28,24 @@ OPEN_ATTEMPTS = 3
 
 @dataclass(eq=False)
 class _Stream:
-    """One request for the bytes from `position` on. `failure` is for those who wait for its bytes."""
+    """One request for the bytes from `asked` on. `failure` is for those who wait for its bytes."""
 
-    position: int
+    asked: int
+    position: int = field(init=False)
+    """Where its next byte belongs: before `asked` when a whole record was the answer to a range."""
     answered: bool = False
-    arrived: int = 0
     failure: Exception | None = None
     waiting: int = 0
     """Readers that wait for its bytes."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    def __post_init__(self) -> None:
+        self.position = self.asked
+
+    @property
+    def brought_something(self) -> bool:
+        """Whether a byte came that was asked for."""
+        return self.position > self.asked
 
     def reaches(self, offset: int) -> bool:
         return self.position <= offset < self.position + SEEK_BYTES
@@ -88,7 +97,8 @@ class Fetch:
     async def ensure(self, start: int, stop: int) -> None:
         """Wait until the bytes from `start` to before `stop` (cut at the limit) are in the blob.
 
-        A stream that broke off is resumed as long as each brings something. Raises StoreError, OSError.
+        A stream that broke off is resumed as long as each brings something. Raises StoreError (ProtocolViolation
+        when a stream ends as if all were there, and brings nothing), OSError.
         Checkpoints only when something is missing.
         """
         self._wanted = max(self._wanted, stop)
@@ -102,10 +112,8 @@ class Fetch:
                 await self._changed.wait()
             finally:
                 stream.waiting -= 1
-            if stream.failure is not None:
-                resumable = isinstance(stream.failure, StoreUnreachable) and stream.arrived > 0
-                if not resumable:
-                    raise stream.failure
+            if stream not in self._streams:
+                self._check_end(stream)
 
     @property
     def complete(self) -> bool:
@@ -134,6 +142,14 @@ class Fetch:
             if stream.reaches(offset) or (not self.resumable and stream.position <= offset):
                 return stream
         return None
+
+    def _check_end(self, stream: _Stream) -> None:
+        """Raise what ended a stream, unless asking again for the rest can be of use."""
+        if stream.failure is None:
+            if not stream.brought_something and not stream.scope.cancel_called:
+                raise ProtocolViolation(f"reading {self._key}: the answer ends before the bytes asked for")
+        elif not (isinstance(stream.failure, StoreUnreachable) and stream.brought_something):
+            raise stream.failure
 
     def _start_range(self, position: int) -> _Stream | None:
         """Start a stream; None when there are too many already and each of them has a reader that waits."""
@@ -186,6 +202,8 @@ class Fetch:
                     assert record is not None
                     self._check_version(record.head)
                     stream.position = record.start
+                    if record.start < stream.asked:  # all of it, each time: one stream has to do
+                        self.head = replace(record.head, accepts_ranges=False)
                     await self._copy(record, stream)
         except RequestRefused as error:
             # 416: shorter by now than where we wanted to read on.
@@ -222,7 +240,6 @@ class Fetch:
             else:
                 self.blob.fill(chunk, stream.position, self.limit)
             stream.position += len(chunk)
-            stream.arrived += len(chunk)
             self._notify()
             if self._has_no_use(stream):
                 return

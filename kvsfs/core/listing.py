@@ -28,6 +28,10 @@ LOOKUPS_BEFORE_LISTING = 4
 whole folder is listed: `cat` of a file in a store of a million keys lists nothing, `cp -r` into a folder does."""
 
 
+READ_ENTRIES = 512
+"""Entries given at a time. The kernel takes what fits into its buffer, 4 KiB (some 30 names) for getdents(2) of
+a page, and asks again from there: the rest of a million names must not be prepared anew each time."""
+
 LOOKUP_PAGE = 100
 """Keys asked for with one name: enough to find a folder behind names that go on with an encoded byte."""
 
@@ -91,7 +95,7 @@ class Lister:
         return folder.empty
 
     async def read(self, handle: FolderHandle, start: int) -> list[File | Folder]:
-        """Give entries from place `start` of the handle's order on; none at the end.
+        """Give some entries from place `start` of the handle's order on; none at the end.
 
         Waits for at most one page more than is known. Raises StoreError, unless an earlier complete listing
         can stand in for a store that is out of reach.
@@ -100,7 +104,7 @@ class Lister:
             handle.rewind(self._current(handle.folder))
         while start >= len(handle.order) and not handle.finished:
             await self._extend(handle)
-        return handle.order[start:]
+        return handle.order[start : start + READ_ENTRIES]
 
     def made_empty(self, folder: Folder) -> None:
         """Know a folder that was just made: nothing is in it, or its parent's listing would have shown it."""

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
+from kvsfs.config import API_URL
 from kvsfs.errors import RecordNotFound, RequestRefused, StoreNotFound
 from kvsfs.metrics import StoreMeter
 from kvsfs.signatures import sign_record, sign_storage
@@ -40,7 +41,6 @@ from kvsfs.types import (
     StoreList,
 )
 
-API_URL = "https://api.apify.com"
 _STORES = "/v2/key-value-stores"
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
 

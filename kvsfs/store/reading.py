@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from http import HTTPStatus
 
-from kvsfs.errors import ProtocolViolation
+from kvsfs.errors import ProtocolViolation, StoreUnreachable
 from kvsfs.store.decoding import decoded
 from kvsfs.store.parsing import parse_content_range, parse_head
 from kvsfs.store.transport import Answer
@@ -40,11 +40,13 @@ class ApifyRecordStream:
     def __init__(self, answer: Answer, byte_range: ByteRange | None) -> None:
         """Raise ProtocolViolation when the answer is not the part that was asked for."""
         head = parse_head(answer.headers)
+        chunks: AsyncIterator[bytes] = answer
         self.start = 0
         if answer.status == HTTPStatus.PARTIAL_CONTENT:
-            self.start, head = _part(answer, head, byte_range)
+            self.start, stop, head = _part(answer, head, byte_range)
+            chunks = _Measured(answer, stop - self.start)
         self.head = head
-        self._pieces = decoded(answer, head.content_encoding)
+        self._pieces = decoded(chunks, head.content_encoding)
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Give the bytes from `start`. There is one body: a second call goes on where the first stopped."""
@@ -55,13 +57,40 @@ class ApifyRecordStream:
         await self._pieces.aclose()
 
 
-def _part(answer: Answer, head: RecordHead, wanted: ByteRange | None) -> tuple[int, RecordHead]:
+class _Measured:
+    """The bytes of a part, held against its Content-Range: a proxy that sends chunks drops Content-Length.
+
+    An iterator and no generator: it can be left half way.
+    """
+
+    def __init__(self, chunks: AsyncIterator[bytes], length: int) -> None:
+        self._chunks = chunks
+        self._left = length
+
+    def __aiter__(self) -> _Measured:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            if self._left:
+                raise StoreUnreachable("the record's bytes broke off") from None
+            raise
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise ProtocolViolation("the answer is more of the record than its headers say")
+        return chunk
+
+
+def _part(answer: Answer, head: RecordHead, wanted: ByteRange | None) -> tuple[int, int, RecordHead]:
+    """Give where the part starts and stops, and the head of the whole record."""
     start, stop, whole = parse_content_range(answer.headers)
     if wanted is None or start != wanted.start or not _reaches_far_enough(stop, whole, wanted):
         raise ProtocolViolation("the answer is a part of the record that was not asked for")
     if head.content_encoding is not None:
         raise ProtocolViolation("the answer is a part of an encoded record, which cannot be decoded")
-    return start, replace(head, length=whole, accepts_ranges=True)
+    return start, stop, replace(head, length=whole, accepts_ranges=True)
 
 
 def _reaches_far_enough(stop: int, whole: int | None, wanted: ByteRange) -> bool:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import resource
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,17 @@ def open_descriptors(path: Path) -> list[str]:
     links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
     targets = [os.readlink(link) for link in links if os.path.islink(link)]
     return [target for target in targets if target.startswith(str(path))]
+
+
+@contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """Let the kernel cut every write there, and refuse the next with EFBIG, as a full disk does with ENOSPC."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 REMOTE = bytes(range(1, 65))
@@ -103,6 +117,29 @@ def test_an_empty_write_behind_the_end_changes_nothing(blob: Blob) -> None:
     blob.pwrite(b"", 100)
     assert blob.size == 0
     blob.check_invariants()
+
+
+def test_a_write_that_fails_half_way_leaves_no_bytes_behind_the_end(blob: Blob) -> None:
+    blob.pwrite(b"hello", 0)
+    for offset in (5, 60):
+        with files_end_at(64), pytest.raises(OSError, match="too large"):
+            blob.pwrite(b"x" * 100, offset)
+        blob.check_invariants()
+        assert (blob.size, blob.pread(200, 0)) == (5, b"hello")
+    blob.truncate(200)
+    assert blob.pread(200, 0) == b"hello" + bytes(195)
+
+
+def test_what_a_failed_write_did_not_write_is_still_to_be_fetched(blob: Blob) -> None:
+    blob.expect(len(REMOTE))
+    with files_end_at(20), pytest.raises(OSError, match="too large"):
+        blob.pwrite(b"x" * 30, 10)
+    with files_end_at(20), pytest.raises(OSError, match="too large"):
+        blob.fill(REMOTE[10:40], 10, len(REMOTE))
+    blob.check_invariants()
+    assert blob.present.gap(0, 100) == (0, 100)
+    blob.fill(REMOTE, 0, len(REMOTE))
+    assert blob.pread(100, 0) == REMOTE
 
 
 def test_reads_end_at_the_end(blob: Blob) -> None:
@@ -195,10 +232,62 @@ def test_nobody_else_can_look_in(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o700
 
 
-def test_a_folder_that_others_could_look_into_is_closed_to_them(tmp_path: Path) -> None:
+def test_in_a_folder_that_others_can_look_into_nothing_can_be_seen(tmp_path: Path) -> None:
+    """Its mode is its owner's choice; what we make in it is ours."""
     tmp_path.chmod(0o755)
     BlobFolder(str(tmp_path)).close()
-    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    for path in tmp_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_somebody_elses_folder_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for name in ("clean/photo.jpg", "clean/album/photo.jpg", "dirty/laundry.txt", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    before = contents(tmp_path)
+    with pytest.raises(CommandError, match="--cache-dir") as caught:
+        BlobFolder(str(tmp_path))
+    assert caught.value.exit_code == ExitCode.CACHE_UNUSABLE
+    assert "\n" not in str(caught.value)
+    assert contents(tmp_path) == before
+    assert sorted(os.listdir(tmp_path)) == ["clean", "dirty", "notes.txt"]
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def test_files_and_folders_that_are_not_ours_stay_where_they_are(tmp_path: Path) -> None:
+    BlobFolder(str(tmp_path)).close()
+    ours = "0123456789abcdef" * 2
+    strange = [
+        *(
+            f"{folder}/{name}"
+            for folder in ("clean", "dirty")
+            for name in ("notes.txt", ours.upper(), f"x{ours}")
+        ),
+        f"clean/{ours}/below.txt",
+        f"dirty/{ours}.folder/below.txt",
+        f"not-uploaded/{ours}.key",
+        "local/sub/.notes.swp",
+    ]
+    for name in (*strange, f"clean/{ours[::-1]}", f"dirty/{ours}.a\nb.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    BlobFolder(str(tmp_path)).close()
+    expected = {name: name.encode() for name in strange}
+    expected[f"not-uploaded/{ours}.a\nb.txt"] = f"dirty/{ours}.a\nb.txt".encode()
+    assert contents(tmp_path) == {"lock": b"", **expected}
+
+
+def test_a_cache_folder_that_cannot_be_tidied_is_one_line(tmp_path: Path) -> None:
+    BlobFolder(str(tmp_path)).close()
+    (tmp_path / "clean").rmdir()
+    (tmp_path / "clean").write_text("no folder")
+    with pytest.raises(CommandError, match="--cache-dir") as caught:
+        BlobFolder(str(tmp_path))
+    assert caught.value.exit_code == ExitCode.CACHE_UNUSABLE
+    gc.collect()
+    assert open_descriptors(tmp_path) == []
 
 
 def test_two_daemons_never_share_a_folder(tmp_path: Path) -> None:
@@ -289,3 +378,54 @@ def test_closing_removes_what_is_clean_and_keeps_what_is_dirty(tmp_path: Path) -
         os.path.relpath(dirty.path, tmp_path),
         os.path.relpath(kept, tmp_path),
     }
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every path that was made durable, in order."""
+    paths: list[str] = []
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        fsync(fd)
+        paths.append(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return paths
+
+
+def test_durable_are_the_bytes_and_each_name_on_the_way_to_them(tmp_path: Path, synced: list[str]) -> None:
+    folder = BlobFolder(str(tmp_path / "a" / "b"))
+    assert synced == [str(tmp_path), str(tmp_path / "a")]  # the names `a` and `b` are theirs
+    root = str(tmp_path / "a" / "b")
+    blob = folder.create()
+    folder.mark_dirty(blob, "key")
+    swap = folder.create_local(b"one/two/.swap")
+    moved = folder.create()
+    folder.make_local(moved, b"one/.moved")
+    expected = [
+        (blob, [blob.path, f"{root}/dirty", root]),
+        (swap, [swap.path, f"{root}/local/one/two", f"{root}/local/one", f"{root}/local", root]),
+        (moved, [moved.path, f"{root}/local/one", f"{root}/local", root]),
+    ]
+    for each, paths in expected:
+        synced.clear()
+        each.pwrite(b"hello", 0)
+        folder.make_durable(each)
+        assert synced == paths
+
+
+def test_a_disk_that_cannot_keep_the_bytes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = BlobFolder(str(tmp_path))
+    blob = folder.create()
+    for number, told in ((errno.EIO, True), (errno.EINVAL, False)):
+
+        def refuse(fd: int, number: int = number) -> None:
+            if os.path.isdir(f"/proc/self/fd/{fd}"):
+                raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", refuse)
+        with pytest.raises(OSError, match="Input/output") if told else nullcontext():
+            folder.make_durable(blob)
+    blob.release()
+    assert open_descriptors(tmp_path) == [str(tmp_path / "lock")]

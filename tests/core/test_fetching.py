@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import pytest
 import trio
@@ -14,8 +15,9 @@ import trio
 from kvsfs.cache.blobs import Blob
 from kvsfs.core import fetching
 from kvsfs.core.fetching import OPEN_ATTEMPTS, Fetch
-from kvsfs.errors import RecordChanged, RecordNotFound, StoreUnreachable
-from kvsfs.types import RecordKey
+from kvsfs.errors import ProtocolViolation, RecordChanged, RecordNotFound, StoreError, StoreUnreachable
+from kvsfs.store.protocol import RecordStream, Store
+from kvsfs.types import ByteRange, RecordKey
 from tests.support.mounted import Mounted, mounted, on_mock_clock
 
 PIECE = 64 * 1024
@@ -126,6 +128,98 @@ def test_a_resumption_that_brings_nothing_is_an_error_and_not_a_loop() -> None:
             assert await f.read(0, 3 * PIECE) == CONTENT[: 3 * PIECE]
             assert await f.read(0, len(CONTENT)) == CONTENT  # asked again later, it goes on
             await f.check_nothing_runs()
+
+    on_mock_clock(main)
+
+
+class Ending:
+    """A store whose ranges end before `end` as if nothing were missing; `ignores` them: a whole record comes."""
+
+    def __init__(self, store: Store, end: int, *, ignores: bool, error: StoreError | None) -> None:
+        self._store = store
+        self._end = end
+        self._ignores = ignores
+        self._error = error
+        self.asked: list[int] = []
+
+    @asynccontextmanager
+    async def get_record(self, key: RecordKey, *, byte_range: ByteRange) -> AsyncIterator[RecordStream]:
+        self.asked.append(byte_range.start)
+        wanted = None if self._ignores else byte_range
+        async with self._store.get_record(key, byte_range=wanted) as record:
+            assert record is not None
+            stream = EndingStream(record, self._end, self._error)
+            async with aclosing(stream.pieces):
+                yield stream
+
+
+class EndingStream:
+    def __init__(self, record: RecordStream, end: int, error: StoreError | None) -> None:
+        self.head, self.start = record.head, record.start
+        self.pieces = self._cut(record, end, error)
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        return self.pieces
+
+    async def _cut(
+        self, record: RecordStream, end: int, error: StoreError | None
+    ) -> AsyncGenerator[bytes, None]:
+        position = self.start
+        async for chunk in record.chunks():
+            if position >= end:
+                break
+            yield chunk[: end - position]
+            position += len(chunk)
+        if error is not None:
+            raise error
+
+
+@asynccontextmanager
+async def broken_off(
+    end: int, *, ignores: bool, error: StoreError | None
+) -> AsyncIterator[tuple[Filling, Ending]]:
+    """Three pieces are there; from now on the store is `Ending`."""
+    async with filling() as f:
+        f.m.hooks.break_piece(3 * PIECE, GONE)
+        await f.fetch.open(None)
+        await f.read(0, PIECE)
+        await trio.testing.wait_all_tasks_blocked()
+        ending = Ending(f.m.store, end * PIECE, ignores=ignores, error=error)
+        f.fetch._store = cast("Store", ending)
+        yield f, ending
+        f.check(CONTENT)
+        await f.check_nothing_runs()
+
+
+@pytest.mark.parametrize("error", [None, GONE])
+@pytest.mark.parametrize(("end", "asked"), [(0, [3]), (3, [3]), (5, [3, 5])])
+def test_a_range_that_ends_early_is_not_asked_for_without_end(
+    end: int, asked: list[int], error: StoreError | None
+) -> None:
+    async def main() -> None:
+        async with broken_off(end, ignores=False, error=error) as (f, ending):
+            with pytest.raises(StoreUnreachable if error else ProtocolViolation):
+                await f.read(0, len(CONTENT))
+            assert ending.asked == [place * PIECE for place in asked]
+
+    on_mock_clock(main)
+
+
+@pytest.mark.parametrize("error", [None, GONE])
+@pytest.mark.parametrize(("end", "expected"), [(2, None), (5, RecordChanged), (16, None)])
+def test_a_store_that_ignores_ranges_is_asked_once(
+    end: int, expected: type[StoreError] | None, error: StoreError | None
+) -> None:
+    """Far behind the reader, each of its answers once was given up for the next one, which was no nearer."""
+
+    async def main() -> None:
+        async with broken_off(end, ignores=True, error=error) as (f, ending):
+            if end == 16:
+                assert await f.read(0, len(CONTENT)) == CONTENT
+            else:
+                with pytest.raises(expected or (StoreUnreachable if error else ProtocolViolation)):
+                    await f.read(0, len(CONTENT))
+            assert ending.asked == [3 * PIECE]
 
     on_mock_clock(main)
 

@@ -10,6 +10,7 @@ import trio
 
 from kvsfs.core.filesystem import Tuning
 from kvsfs.core.inodes import ROOT, File, Folder
+from kvsfs.core.listing import READ_ENTRIES
 from kvsfs.errors import FileError, StoreError, StoreUnreachable
 from tests.support.mounted import Mounted, mounted, on_mock_clock
 
@@ -25,6 +26,27 @@ async def put_all(m: Mounted, *keys: str) -> None:
 async def read_on(m: Mounted, fh: int, place: int = 0) -> list[tuple[str, int]]:
     entries = await m.fs.readdir(fh, place)
     return [(name.decode(), after) for name, _, after in entries]
+
+
+def test_a_small_buffer_does_not_prepare_the_whole_folder_again_and_again() -> None:
+    """Each call once gave all that was left: 30 names at a time, 100,000 files cost 170 million entries."""
+
+    async def main() -> None:
+        async with mounted(page_size=1000) as m:
+            keys = [f"k{number:04}" for number in range(2 * READ_ENTRIES + 100)]
+            await put_all(m, *keys)
+            fh = m.fs.opendir(ROOT)
+            found: list[str] = []
+            place = 0
+            while entries := await read_on(m, fh, place):
+                assert len(entries) <= READ_ENTRIES
+                taken = entries[:30]
+                found += [name for name, _ in taken]
+                place = taken[-1][1]
+            assert found == keys
+            assert len(await m.names()) == len(keys)
+
+    on_mock_clock(main)
 
 
 # --- what it costs ----------------------------------------------------------------------------------

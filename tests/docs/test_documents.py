@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -138,6 +139,43 @@ def run_block(commands: list[str], port: str, server: RunningServer, sandbox: Sa
     _, *parts = re.split(rf"\n?{MARK}\d+\n", ended.stdout)
     assert len(parts) == len(commands), ended.stdout
     return parts
+
+
+@pytest.mark.fuse
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("printf X | dd of=page.html bs=1 seek=5 conv=notrunc status=none", "page.html differ: "),
+        ("rm notes/readme.txt", "notes/readme.txt"),
+        ("true", None),
+    ],
+)
+def test_the_demo_fails_when_a_file_comes_back_otherwise(
+    sandbox: Sandbox, tmp_path: Path, damage: str, told: str | None
+) -> None:
+    """An rsync that damages what it copied stands before the real one."""
+    wrapper = tmp_path / "bin" / "rsync"
+    wrapper.parent.mkdir()
+    wrapper.write_text(
+        f'#!/bin/sh -e\n{shutil.which("rsync")} "$@"\nfor to; do :; done\ncd "$to"\n{damage}\n'
+    )
+    wrapper.chmod(0o755)
+    programs = (wrapper.parent, Path(sys.executable).parent, sandbox.environment["PATH"])
+    ended = subprocess.run(
+        [ROOT / "docs/demo/run.sh", tmp_path / "demo-store"],
+        env=sandbox.environment | {"PATH": ":".join(map(str, programs))},
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=BLOCK_SECONDS,
+        check=False,
+    )
+    assert (ended.returncode != 0) == (told is not None), ended.stdout
+    assert ("byte for byte" in ended.stdout) == (told is None)
+    if told is not None:
+        assert told in ended.stdout.splitlines()[-1]
 
 
 def test_nothing_is_left_mounted_by_the_readme() -> None:

@@ -98,8 +98,26 @@ def test_a_server_that_never_answers(refused: Refused, store: StoreApi) -> None:
         refused(ExitCode.UNREACHABLE, url, source=store.id, api_url=url, options=("--timeout", "500ms"))
 
 
-def test_an_api_url_that_is_none(refused: Refused, store: StoreApi) -> None:
-    refused(ExitCode.UNREACHABLE, "http", source=store.id, api_url="ftp://127.0.0.1")
+PASSWORD = "s3cret"
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1", f"https://me:{PASSWORD}@127.0.0.1:1"])
+def test_an_api_url_that_is_none(refused: Refused, store: StoreApi, url: str) -> None:
+    refused(ExitCode.USAGE, "https://HOST", "--api-url", source=store.id, api_url=url)
+
+
+@pytest.mark.parametrize("place", ["--api-url", "-o", "APIFY_API_BASE_URL", "APIFY_CLIENT_BASE_URL"])
+@pytest.mark.parametrize("flags", [(), ("-f",)], ids=["background", "foreground"])
+def test_a_password_in_the_api_url_is_not_repeated(
+    sandbox: Sandbox, store: StoreApi, token: str, place: str, flags: tuple[str, ...]
+) -> None:
+    path, url = sandbox.mount_point(), f"http://me:{PASSWORD}@127.0.0.1:1"
+    options = {"--api-url": ("--api-url", url), "-o": ("-o", f"ro,api-url={url}")}.get(place, ())
+    environment = {} if options else {place: url}
+    ended = sandbox.kvsfs("mount", *flags, *options, store.id, str(path), token=token, **environment)
+    check_refusal(ended, path, ExitCode.USAGE, "--api-url")
+    assert PASSWORD not in ended.stderr
+    assert not any(PASSWORD in file.read_text() for file in sandbox.folder.rglob("*.log"))
 
 
 def test_a_mount_point_that_cannot_be_one(refused: Refused, store: StoreApi, tmp_path: Path) -> None:
@@ -196,6 +214,15 @@ def test_a_cache_folder_that_cannot_be_used(refused: Refused, store: StoreApi, t
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         options = ("--cache-dir", str(path))
         refused(ExitCode.CACHE_UNUSABLE, str(path), "--cache-dir", source=store.id, options=options)
+
+
+def test_somebody_elses_folder_as_cache_folder(refused: Refused, store: StoreApi, tmp_path: Path) -> None:
+    path = tmp_path / "photos"
+    (path / "clean").mkdir(parents=True)
+    (path / "clean" / "photo.jpg").write_bytes(b"mine")
+    options = ("--cache-dir", str(path))
+    refused(ExitCode.CACHE_UNUSABLE, str(path), "empty", "--cache-dir", source=store.id, options=options)
+    assert [p.name for p in path.rglob("*")] == ["clean", "photo.jpg"]
 
 
 @pytest.mark.parametrize("kind", ["STATE_HOME", "RUNTIME_DIR"])

@@ -24,6 +24,7 @@ from tests.support.fault_server import (
     FaultServer,
     Step,
     answering,
+    answering_in_chunks,
     dripping,
     fault_server,
     refusing_early,
@@ -341,6 +342,24 @@ def test_ranges() -> None:
 )
 def test_ranges_that_are_not_what_was_asked(step: Step, expected: type[errors.StoreError]) -> None:
     assert type(call(read_part, step)[0]) is expected
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        ((b"2", b"3"), (2, b"23", 10)),
+        ((b"2",), errors.StoreUnreachable),
+        ((), errors.StoreUnreachable),
+        ((b"2", b"34"), errors.ProtocolViolation),
+    ],
+)
+def test_a_part_without_a_length_is_as_long_as_its_range_says(
+    pieces: tuple[bytes, ...], expected: tuple[int, bytes, int] | type[errors.StoreError]
+) -> None:
+    step = answering_in_chunks(206, *pieces, headers={"Content-Range": "bytes 2-3/10"})
+    part, outcome = call(read_part, step)
+    assert part == expected or type(part) is expected
+    assert len(outcome.server.exchanges) == 1
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,18 @@ def answering(
     return step
 
 
+def answering_in_chunks(status: int, *pieces: bytes, headers: Mapping[str, str] | None = None) -> Step:
+    """Answer with chunked transfer coding, which tells no length (RFC 9112, 7.1)."""
+
+    async def step(exchange: Exchange) -> None:
+        fields = {"Transfer-Encoding": "chunked", "Content-Type": "text/plain", **(headers or {})}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (*pieces, b""))
+        await exchange.stream.send_all(f"HTTP/1.1 {status} Status\r\n{lines}\r\n".encode("latin-1") + body)
+
+    return step
+
+
 async def resetting(exchange: Exchange) -> None:
     """Reset the connection instead of answering."""
     await exchange.reset()
