@@ -111,6 +111,13 @@ class Content:
         if self.fetch is not None:
             await self.fetch.ensure(0, self.size)
 
+    async def make_durable(self) -> None:
+        """Let the bytes that are here outlast a power failure. Raises OSError.
+
+        fsync(2) takes milliseconds and up: it runs in a thread.
+        """
+        await trio.to_thread.run_sync(self._blobs.make_durable, self.blob)
+
     @contextmanager
     def frozen(self) -> Iterator[Blob]:
         """Hold the current bytes, which must be complete, unchanged for an upload; one at a time."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
@@ -225,8 +224,8 @@ class Records:
         content = self._versions.hold(file)
         try:
             await content.complete_blob()
-            await trio.to_thread.run_sync(os.fsync, content.blob.fd)
             content.make_ours(key)
+            await content.make_durable()
             self._deletes.bury(file, heir=file)
         finally:
             self._versions.release(file, content)

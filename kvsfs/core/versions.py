@@ -49,6 +49,7 @@ class Versions:
         self._inodes = inodes
         self._blobs = blobs
         self._clean = CleanBlobs[File](cache_bytes, _forget_content)
+        blobs.make_room = self._clean.make_room
         self._nursery = nursery
         self._revalidate = revalidate
         self._attributes_changed = attributes_changed

@@ -667,7 +667,8 @@ class Shared:
             await self.m.mkdir("d")
         _, failed = await self.attempt(self.m.walk(path), errno.ENOENT)
         if failed:
-            self.shown(await self.m.create(path, flags), b"", flags)
+            fh = await self.m.create(path, flags)
+            self.shown(fh, await self.m.read_all(fh), flags)  # empty, but to append to what came meanwhile
 
     async def op_open(self, path: str, flags: int) -> None:
         key = key_of(path)
