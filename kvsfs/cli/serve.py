@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from kvsfs.config import parse_duration, parse_size
+from kvsfs.config import local_data_folder, parse_duration, parse_size
 from kvsfs.errors import CommandError, ExitCode
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ def serve(
     ] = None,
 ) -> None:
     """Run an Apify-compatible key-value store on this machine."""
-    folder = data or _default_folder()
+    folder = data or local_data_folder()
     if check:
         _check(folder)
         return
@@ -130,11 +130,6 @@ def _check(folder: str) -> None:
         raise CommandError(
             ExitCode.DATA_DAMAGED, f"{folder} is damaged: write the records named above again, or restore it"
         )
-
-
-def _default_folder() -> str:
-    base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    return os.path.join(base, "kvsfs")
 
 
 def _tokens_from_environment() -> list[str]:

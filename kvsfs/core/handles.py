@@ -31,11 +31,6 @@ class FileHandle:
     written: int = 0
 
     @property
-    def writable(self) -> bool:
-        """Whether it was opened for writing."""
-        return self.flags & os.O_ACCMODE != os.O_RDONLY
-
-    @property
     def appends(self) -> bool:
         """Whether every write goes to the end."""
         return bool(self.flags & os.O_APPEND)

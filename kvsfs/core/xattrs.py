@@ -24,7 +24,6 @@ MIME_TYPE = b"user.mime_type"
 _GENERAL_ACCESS: tuple[GeneralAccess, ...] = get_args(GeneralAccess)
 
 FileReader = Callable[[File], Awaitable[str | None]]
-StoreReader = Callable[[], Awaitable[str | None]]
 
 
 class Xattrs:

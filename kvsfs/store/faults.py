@@ -37,7 +37,6 @@ _HINTS: Mapping[type[StoreError], str] = {
 # Most special first. The text stands behind "SUBJECT: "; httpx's own is only kept as the cause.
 _BY_EXCEPTION: tuple[tuple[type[httpx.HTTPError], type[StoreError], str], ...] = (
     (httpx.ConnectTimeout, errors.StoreTimeout, "no connection to the API in time"),
-    (httpx.PoolTimeout, errors.StoreTimeout, "all connections to the API stayed busy"),
     (httpx.TimeoutException, errors.StoreTimeout, "the API stopped answering"),
     (httpx.ConnectError, errors.StoreUnreachable, "the API cannot be reached"),
     (httpx.NetworkError, errors.StoreUnreachable, "the connection to the API was lost"),

@@ -34,11 +34,11 @@ class Deadlines:
     `stall`: without a single byte moving. It holds for each read and write of every call, and it is the only
     bound on the body of a record being read: how long that takes is up to the reader, who may pause.
 
-    `total`: from the start of a call until its answer is in the caller's hands, all retries and pauses
-    included. For a record being read the answer is its headers. For a record being stored each attempt has
-    the time that `SLOWEST_UPLOAD` needs for the body on top, and a failed one weighs no more than `stall`:
-    a 10 GiB upload is legal and may be tried again, an endless one is cut off, and a server that hangs is
-    given up as soon for a large record as for a small one.
+    `total`: from the start of a call until its answer is in the caller's hands, all retries, pauses and waits
+    for a free connection included. For a record being read the answer is its headers. For a record being
+    stored each attempt has the time that `SLOWEST_UPLOAD` needs for the body on top, and a failed one weighs
+    no more than `stall`: a 10 GiB upload is legal and may be tried again, an endless one is cut off, and a
+    server that hangs is given up as soon for a large record as for a small one.
     """
 
     connect: float = 10.0

@@ -47,7 +47,9 @@ def open_http_client(base_url: str, deadlines: Deadlines) -> httpx.AsyncClient:
             http2=False,
             follow_redirects=False,
             trust_env=not is_loopback(base_url),
-            timeout=httpx.Timeout(deadlines.stall, connect=deadlines.connect, pool=deadlines.total),
+            # No bound of its own on the wait for a connection: it is in the call's, which for uploads grows
+            # with their size. A bound of `total` failed the 33rd upload while the 32 before it still moved.
+            timeout=httpx.Timeout(deadlines.stall, connect=deadlines.connect, pool=None),
             limits=httpx.Limits(
                 max_connections=MAX_CONNECTIONS,
                 max_keepalive_connections=MAX_CONNECTIONS,

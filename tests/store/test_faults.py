@@ -18,6 +18,7 @@ from kvsfs.store import retry
 from kvsfs.store.apify import ApifyStore, ApifyStoreCollection
 from kvsfs.store.bodies import BytesBody
 from kvsfs.store.retry import Deadlines
+from kvsfs.store.transport import MAX_CONNECTIONS
 from kvsfs.types import ByteRange, RecordHead, RecordKey
 from tests.support.fault_server import (
     Exchange,
@@ -592,6 +593,75 @@ def test_more_calls_than_connections_wait_for_each_other() -> None:
     requests, connections = run_async(main)
     assert requests == 100
     assert connections <= 32
+
+
+def test_more_slow_uploads_than_connections_all_get_there() -> None:
+    """The wait for a connection once was cut off at `total`, however long the uploads before it may take."""
+    content, uploads = bytes(1024 * 1024), 40
+    deadlines = Deadlines(connect=1.0, stall=5.0, total=1.0)
+
+    async def main() -> tuple[list[int], float]:
+        all_busy, listed = trio.Event(), trio.Event()
+
+        async def slow(exchange: Exchange) -> None:
+            if len(server.exchanges) == MAX_CONNECTIONS:
+                all_busy.set()
+            while not listed.is_set():
+                await trio.sleep(0.05)
+                exchange.unread += await exchange.stream.receive_some(1024)
+            await answering(201)(exchange)
+
+        async with (
+            fault_server(slow) as server,
+            ApifyStoreCollection(server.url, token=TOKEN, deadlines=deadlines) as stores,
+            trio.open_nursery() as nursery,
+        ):
+            for _ in range(uploads):
+                nursery.start_soon(write(content), stores.store("s"))
+            await all_busy.wait()
+            started = trio.current_time()
+            with pytest.raises(errors.StoreTimeout, match="no answer within 1 s"):
+                await list_keys(stores.store("s"))
+            seconds = trio.current_time() - started
+            listed.set()
+        return [len(exchange.body) for exchange in server.exchanges], seconds
+
+    received, seconds = run_async(main, within=20)
+    gc.collect()
+    assert received == [len(content)] * uploads
+    assert deadlines.total <= seconds < deadlines.total + SLACK
+
+
+@pytest.mark.parametrize("operation", [list_keys, read, write(b"x")])
+def test_nobody_waits_for_a_connection_for_ever(operation: Callable[[ApifyStore], Awaitable[object]]) -> None:
+    deadlines = Deadlines(connect=1.0, stall=30.0, total=0.5)
+
+    async def main() -> float:
+        all_busy = trio.Event()
+
+        async def silent(exchange: Exchange) -> None:
+            if len(server.exchanges) == MAX_CONNECTIONS:
+                all_busy.set()
+            await stalling(exchange)
+
+        async with (
+            fault_server(silent) as server,
+            ApifyStoreCollection(server.url, token=TOKEN, deadlines=deadlines) as stores,
+            trio.open_nursery() as nursery,
+        ):
+            for _ in range(MAX_CONNECTIONS):
+                nursery.start_soon(write(bytes(16 * 1024 * 1024)), stores.store("s"))
+            await all_busy.wait()
+            started = trio.current_time()
+            with pytest.raises(errors.StoreTimeout):
+                await operation(stores.store("s"))
+            nursery.cancel_scope.cancel()
+            assert len(server.exchanges) == MAX_CONNECTIONS
+            return trio.current_time() - started
+
+    seconds = run_async(main, within=20)
+    gc.collect()
+    assert seconds < deadlines.total + SLACK
 
 
 # Proxies and tokens
