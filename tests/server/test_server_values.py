@@ -138,6 +138,20 @@ def test_a_store_deleted_under_an_upload_keeps_no_file(tmp_path: Path) -> None:
     assert files_in(tmp_path / "values") == set()
 
 
+def test_stores_made_at_once_are_listed_as_they_were_made(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        storage = open_storage(str(tmp_path))
+        made = [
+            storage._index.get_or_create_store("joe", f"name-{number}", None).result()[0].id
+            for number in range(50)
+        ]
+        listed, _ = await storage.list_stores("joe", offset=0, limit=100, desc=False, unnamed=False)
+        assert [store.id for store in listed] == made
+        await storage.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_cancelled_upload_keeps_no_file(tmp_path: Path) -> None:
     async def scenario() -> None:
         storage = open_storage(str(tmp_path))
