@@ -205,7 +205,7 @@ class BlobFolder:
 
     def create(self) -> Blob:
         """Make a new, empty, clean blob, acquired once. Raises OSError."""
-        blob = Blob(os.path.join(self._clean, secrets.token_hex(16)), lambda: self.make_room())
+        blob = Blob(os.path.join(self._clean, secrets.token_hex(16)), self.make_room)
         blob.acquire()
         return blob
 

@@ -178,6 +178,41 @@ def test_the_demo_fails_when_a_file_comes_back_otherwise(
         assert told in ended.stdout.splitlines()[-1]
 
 
+def test_the_clients_examples_work_one_after_the_other(tmp_path: Path) -> None:
+    python, javascript = (example(language) for language in ("python", "js"))
+    assert (python.count("\n"), javascript.count("\n")) == (3, 3)
+    with running_server(tmp_path, tokens=["secret=me"]) as own:
+        httpx.post(
+            f"{own.url}/v2/key-value-stores",
+            params={"name": "mine"},
+            headers={"Authorization": "Bearer secret"},
+        ).raise_for_status()
+        url = f"http://127.0.0.1:{OWN_PORT}"
+        run_example([sys.executable, "-c", python.replace(url, own.url)])
+        command = ["node", "--input-type=module", "--eval", javascript.replace(url, own.url)]
+        assert run_example(command) == "{ items: 3 }\n"
+
+
+def example(language: str) -> str:
+    """Give the README's only block in a language."""
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    return str(block)
+
+
+def run_example(command: list[str]) -> str:
+    """Run a program where the JavaScript client is installed; what it printed."""
+    ended = subprocess.run(
+        command,
+        cwd=ROOT / "tests/clients/javascript",
+        capture_output=True,
+        text=True,
+        timeout=BLOCK_SECONDS,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
 def test_nothing_is_left_mounted_by_the_readme() -> None:
     """What a block mounts it unmounts; only the demo stays, and says so."""
     for match in BLOCK.finditer(README.read_text()):
