@@ -14,8 +14,9 @@ import trio
 from kvsfs import config
 from kvsfs.cache.blobs import BlobFolder
 from kvsfs.config import MountConfig
-from kvsfs.core.filesystem import FileSystem, Tuning
+from kvsfs.core.filesystem import FileSystem
 from kvsfs.core.inodes import Ownership
+from kvsfs.core.tuning import Tuning
 from kvsfs.errors import (
     CommandError,
     ExitCode,

@@ -16,9 +16,7 @@ import trio
 from kvsfs.core.background import Background
 from kvsfs.core.content import Content
 from kvsfs.core.inodes import File
-
-GRACE = 2.0
-"""Seconds from the close to the upload. Programs rename within milliseconds; on a loaded machine a second was seen."""
+from kvsfs.core.tuning import GRACE
 
 NAMES = ("4913", "*~", "*.part", "*.tmp")
 """vim's probe of the folder, backups, downloads, and saves by way of `f.tmp`."""

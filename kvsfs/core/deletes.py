@@ -15,14 +15,12 @@ import trio
 
 from kvsfs.core.background import Background
 from kvsfs.core.inodes import File, Folder
+from kvsfs.core.tuning import GRACE
 from kvsfs.errors import StoreError, StoreUnreachable
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordKey
 
 log = logging.getLogger(__name__)
-
-GRACE = 2.0
-"""Seconds. Programs write the new file within milliseconds; on a loaded machine a second was seen."""
 
 LONGEST_PAUSE = 60.0
 """Seconds between attempts while the store is out of reach."""

@@ -13,7 +13,6 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import trio
 
@@ -28,6 +27,8 @@ from kvsfs.core.inodes import File, Folder, InodeTable, Ownership
 from kvsfs.core.listing import Lister
 from kvsfs.core.markers import Markers
 from kvsfs.core.records import Records
+from kvsfs.core.requests import Changes, OpenFile
+from kvsfs.core.tuning import Tuning
 from kvsfs.core.uploads import Uploads
 from kvsfs.core.usage import Usage
 from kvsfs.core.versions import Versions
@@ -35,46 +36,6 @@ from kvsfs.core.xattrs import Xattrs
 from kvsfs.errors import FileError, RecordNotFound, StoreUnreachable
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordKey, StoreInfo
-
-NAME_MAX = 256
-"""Longest file name in bytes: a key of 256 characters is shown under itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """How far what is known is trusted, and how long a process waits. Seconds and bytes."""
-
-    listing_ttl: float = 30.0
-    """rclone trusts its folders for 300 s, gcsfuse for 60; a run's OUTPUT should not take a minute to show."""
-    revalidate: float = 5.0
-    """What was validated this long ago is opened without a question: a scan that opens files twice asks once."""
-    close_timeout: float = 3600.0
-    """A process in close(2) cannot be killed; an hour carries 4.5 GB over a line of 10 Mbit/s. A dead line is
-    noticed much earlier, by the store's stall time-out."""
-    cache_bytes: int = 10 * 1024**3
-    read_only: bool = False
-    strict_names: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What SETATTR is to change; None leaves alone. `mode` is permission bits, times are nanoseconds."""
-
-    size: int | None = None
-    mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
-    atime_ns: int | None = None
-    mtime_ns: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFile:
-    """The answer to an open: whether the kernel's cached pages are still the file's, or not to be used at all."""
-
-    fh: int
-    keep_pages: bool
-    direct: bool = False
 
 
 class FileSystem:

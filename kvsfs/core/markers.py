@@ -11,15 +11,12 @@ from kvsfs.core import content_types, names
 from kvsfs.core.background import Background
 from kvsfs.core.inodes import Folder
 from kvsfs.core.listing import Lister
+from kvsfs.core.tuning import GRACE
 from kvsfs.errors import StoreError
 from kvsfs.store.bodies import BytesBody
 from kvsfs.store.protocol import Store
 
 log = logging.getLogger(__name__)
-
-GRACE = 2.0
-"""Seconds that a folder must stay empty before it costs a request: `cp -r` fills it and `rm -r` removes it by
-then."""
 
 
 class Markers:

@@ -13,8 +13,9 @@ from typing import Any, ParamSpec, TypeVar
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, XAttrNameT
 
-from kvsfs.core.filesystem import NAME_MAX, Changes, FileSystem, OpenFile
+from kvsfs.core.filesystem import FileSystem
 from kvsfs.core.inodes import File, Folder
+from kvsfs.core.requests import NAME_MAX, Changes, OpenFile
 from kvsfs.core.usage import FREE_BYTES
 from kvsfs.fuse.errnos import errno_of
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from kvsfs.core import deferral, deletes
 from kvsfs.core.deferral import is_temporary
+from kvsfs.core.tuning import GRACE
 from kvsfs.errors import FileError, RecordTooLarge, StoreUnreachable
 from tests.support.mounted import Mounted, mounted, on_mock_clock
 
@@ -38,7 +38,7 @@ async def removed_while_open(m: Mounted, name: str) -> int:
 
 
 async def grace() -> None:
-    await trio.sleep(max(deferral.GRACE, deletes.GRACE) + 0.5)
+    await trio.sleep(GRACE + 0.5)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_the_last_content_of_a_temporary_file_written_twice_is_uploaded() -> Non
             await m.names()
             with m.costs(set_record=1):
                 await write_temporary(m, "x.tmp", b"one")
-                await trio.sleep(deferral.GRACE / 2)
+                await trio.sleep(GRACE / 2)
                 await m.write_file("x.tmp", b"second")
                 await grace()
             assert await m.other.records() == {"x.tmp": b"second"}
@@ -328,7 +328,7 @@ def test_the_end_of_the_mount_waits_for_no_grace() -> None:
             await write_temporary(m, "x.tmp", b"kept")
             before = trio.current_time()
             await m.fs.drain()
-            assert trio.current_time() - before < deferral.GRACE
+            assert trio.current_time() - before < GRACE
             assert await m.other.records() == {"x.tmp": b"kept"}
             assert m.fs.set_aside() == []
 

@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from kvsfs.cache.blobs import Blob, BlobFolder
-from kvsfs.core.filesystem import Changes, Tuning
+from kvsfs.core.requests import Changes
+from kvsfs.core.tuning import Tuning
 from kvsfs.errors import (
     FileError,
     PermissionDenied,

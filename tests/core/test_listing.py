@@ -8,9 +8,9 @@ import os
 import pytest
 import trio
 
-from kvsfs.core.filesystem import Tuning
 from kvsfs.core.inodes import ROOT, File, Folder
 from kvsfs.core.listing import READ_ENTRIES
+from kvsfs.core.tuning import Tuning
 from kvsfs.errors import FileError, StoreError, StoreUnreachable
 from tests.support.mounted import Mounted, mounted, on_mock_clock
 

@@ -7,8 +7,8 @@ import os
 import pytest
 import trio
 
-from kvsfs.core import deletes
 from kvsfs.core.deferral import is_local_only
+from kvsfs.core.tuning import GRACE
 from tests.support.mounted import mounted, on_mock_clock
 
 SWAP = ".f.swp"
@@ -133,7 +133,7 @@ def test_a_record_that_gets_a_local_only_name_leaves_the_store_after_the_grace()
             await m.write_file("#f#", b"older")
             await m.rename("f", "#f#")
             assert await m.other.records() == {"f": b"text"}
-            await trio.sleep(deletes.GRACE + 1)
+            await trio.sleep(GRACE + 1)
             assert await m.other.records() == {}
             await m.fs.drain()
             m.remount()

@@ -21,11 +21,12 @@ import trio
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from kvsfs.core import deletes, names
+from kvsfs.core import names
 from kvsfs.core.content import Content
 from kvsfs.core.deferral import is_temporary
-from kvsfs.core.filesystem import Changes, Tuning
 from kvsfs.core.inodes import File
+from kvsfs.core.requests import Changes
+from kvsfs.core.tuning import GRACE, Tuning
 from kvsfs.errors import PermissionDenied, StoreError, StoreTimeout, StoreUnreachable
 from tests.support.mounted import NOBODY, Mounted, errno_in, mounted, on_mock_clock
 
@@ -743,7 +744,7 @@ class Shared:
         stored, open_here = inode.stored, inode.handles > 0
         await self.m.unlink(path)
         if open_here:
-            await trio.sleep(deletes.GRACE + EPSILON)
+            await trio.sleep(GRACE + EPSILON)
             self.note_store(key_of(path), None)  # for a moment, whoever wrote it since
         await self.observe()
         assert self.in_store(key_of(path)) is None or not stored or key_of(path) in self.edited

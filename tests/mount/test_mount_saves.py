@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from kvsfs.core import deferral
+from kvsfs.core.tuning import GRACE
 from tests.mount.conftest import Mount
 from tests.support.mounting import COMMAND_SECONDS, Mounted
 from tests.support.store_api import StoreApi
@@ -58,7 +58,7 @@ def test_a_save_by_nano_costs_one_put(mounted: Mounted, store: StoreApi) -> None
 
 def test_vims_swap_file_of_a_long_session_stays_here(mounted: Mounted, store: StoreApi) -> None:
     (mounted.path / "f").write_bytes(OLD)
-    longer = f"{deferral.GRACE + 1:g}"
+    longer = f"{GRACE + 1:g}"
     assert mounted.cost(f"{VIM} -c 1d -c preserve -c 'sleep {longer}' -c q! f || true") == []
     assert store.keys() == ["f"]
 
@@ -113,7 +113,7 @@ def test_a_temporary_file_amid_a_power_cut_is_kept(mount: Mount, store: StoreApi
 def until(condition: object) -> None:
     """Wait for something that the grace brings about."""
     assert callable(condition)
-    end = time.monotonic() + deferral.GRACE + COMMAND_SECONDS
+    end = time.monotonic() + GRACE + COMMAND_SECONDS
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)

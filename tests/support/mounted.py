@@ -14,8 +14,9 @@ import trio
 from trio.testing import MockClock
 
 from kvsfs.cache.blobs import BlobFolder
-from kvsfs.core.filesystem import FileSystem, Tuning
+from kvsfs.core.filesystem import FileSystem
 from kvsfs.core.inodes import ROOT, File, Folder, Ownership
+from kvsfs.core.tuning import Tuning
 from kvsfs.errors import FileError, KvsfsError
 from kvsfs.fuse.errnos import errno_of
 from kvsfs.store.bodies import BytesBody
