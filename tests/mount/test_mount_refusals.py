@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_a_password_in_the_api_url_is_not_repeated(
 ) -> None:
     path, url = sandbox.mount_point(), f"http://me:{PASSWORD}@127.0.0.1:1"
     options = {"--api-url": ("--api-url", url), "-o": ("-o", f"ro,api-url={url}")}.get(place, ())
-    environment = {} if options else {place: url}
+    environment: dict[str, Any] = {} if options else {place: url}
     ended = sandbox.kvsfs("mount", *flags, *options, store.id, str(path), token=token, **environment)
     check_refusal(ended, path, ExitCode.USAGE, "--api-url")
     assert PASSWORD not in ended.stderr
