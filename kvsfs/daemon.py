@@ -38,7 +38,7 @@ from kvsfs.store.apify import ApifyStoreCollection
 from kvsfs.store.protocol import Store
 from kvsfs.store.retry import Deadlines
 from kvsfs.store.sources import LocalSource, RemoteSource, parse_source
-from kvsfs.types import StoreInfo
+from kvsfs.types import RecordKey, StoreInfo
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
             mounted.info,
             blobs,
             background,
-            tuning=Tuning(read_only=settings.read_only),
+            tuning=Tuning(read_only=settings.read_only, cache_bytes=_cache_bytes(blobs)),
             ownership=_ownership(settings),
             attributes_changed=attributes_changed,
         )
@@ -126,14 +126,15 @@ async def _detach_on_signal(session: Session, task_status: trio.TaskStatus[None]
 
 
 async def _drain(filesystem: FileSystem) -> list[str]:
+    remaining: list[RecordKey] = []
     with trio.move_on_after(DRAIN_SECONDS) as scope:
-        await filesystem.drain()
+        remaining = await filesystem.drain()
     if scope.cancelled_caught:
         log.error("uploads took longer than %g s", DRAIN_SECONDS)
     left = filesystem.set_aside()
     for path in left:
         log.error("not uploaded: its bytes are kept in %s", path)
-    return left
+    return left + [f"the record {key}, which was removed and is still in the store" for key in remaining]
 
 
 @asynccontextmanager
@@ -197,6 +198,11 @@ def _explained(api_url: str) -> Iterator[None]:
         raise CommandError(
             ExitCode.UNREACHABLE, f"{api_url} does not answer as the API does: {error}"
         ) from error
+
+
+def _cache_bytes(blobs: BlobFolder) -> int:
+    """Give what clean files may take: what is the default, and never more than half of what the disk has left."""
+    return min(Tuning().cache_bytes, blobs.free_bytes() // 2)
 
 
 def _ownership(settings: MountConfig) -> Ownership:

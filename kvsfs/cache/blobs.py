@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from kvsfs.cache.ranges import Ranges
 from kvsfs.errors import CommandError, ExitCode
@@ -37,8 +37,10 @@ class Blob:
     INVARIANT: the file on disk is `size` bytes long, and zero wherever nothing was fetched or written.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, make_room: Callable[[], bool] = lambda: False) -> None:
+        """`make_room` is called on a full disk; True when it has freed something."""
         self.path = path
+        self._make_room = make_room
         self.size = 0
         self.present = Ranges()
         self._fd = -1
@@ -95,17 +97,22 @@ class Blob:
         view = memoryview(data)
         if not view:
             return
-        try:
-            done = 0
-            while done < len(view):
-                done += os.pwrite(self.fd, view[done:], offset + done)
-        except OSError:
-            os.ftruncate(self.fd, self.size)  # a lengthening later shall find zeros there, not half a write
-            raise
+        self._write_all(view, offset)
         if offset > self.size:
             self.present.add(self.size, offset)
         self.size = max(self.size, offset + len(view))
         self.present.add(offset, offset + len(view))
+
+    def _write_all(self, view: memoryview, offset: int) -> None:
+        done = 0
+        try:
+            while done < len(view):
+                done += os.pwrite(self.fd, view[done:], offset + done)
+        except OSError as error:
+            os.ftruncate(self.fd, self.size)  # a lengthening later shall find zeros there, not half a write
+            if error.errno != errno.ENOSPC or not self._make_room():
+                raise
+            self._write_all(view, offset)
 
     def fill(self, data: bytes, offset: int, limit: int) -> None:
         """Write fetched bytes, below `limit` and only where nothing is yet: what was written here stays."""
@@ -180,6 +187,8 @@ class BlobFolder:
 
     def __init__(self, path: str) -> None:
         """Take a folder that is missing, empty or our own. Raises CommandError for any other."""
+        self.make_room: Callable[[], bool] = lambda: False
+        """What frees space on a full disk: set by whoever keeps clean blobs."""
         self.path = os.path.abspath(path)
         self._clean, self._dirty, self._aside, self._local = (
             os.path.join(self.path, name) for name in ("clean", "dirty", "not-uploaded", "local")
@@ -196,7 +205,7 @@ class BlobFolder:
 
     def create(self) -> Blob:
         """Make a new, empty, clean blob, acquired once. Raises OSError."""
-        blob = Blob(os.path.join(self._clean, secrets.token_hex(16)))
+        blob = Blob(os.path.join(self._clean, secrets.token_hex(16)), lambda: self.make_room())
         blob.acquire()
         return blob
 
@@ -254,6 +263,11 @@ class BlobFolder:
         except FileNotFoundError:
             return []
         return [(os.fsencode(file.name), Blob.existing(file.path)) for file in files]
+
+    def free_bytes(self) -> int:
+        """Give the free space of the disk below the folder."""
+        status = os.statvfs(self.path)
+        return status.f_bavail * status.f_frsize
 
     def close(self) -> None:
         """Give the folder up, without the clean blobs. Dirty ones stay."""

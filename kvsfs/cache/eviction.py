@@ -34,6 +34,15 @@ class CleanBlobs(Generic[K]):
         """Take a blob out, because it is opened, written or gone."""
         self._blobs.pop(key, None)
 
+    def make_room(self) -> bool:
+        """Let the older half go, because the disk is full; False when there is nothing to go."""
+        if not self._blobs:
+            return False
+        enough = self.used_bytes // 2
+        while self._blobs and self.used_bytes >= enough:
+            self._blobs.popitem()
+        return True
+
     @property
     def used_bytes(self) -> int:
         """Bytes of all blobs in here."""

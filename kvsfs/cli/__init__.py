@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
 
 from kvsfs.cli import mount, serve, umount
 from kvsfs.errors import CommandError
+
+_STDERR = 2
 
 app = typer.Typer(
     name="kvsfs",
@@ -25,9 +28,17 @@ app.command("serve")(serve.serve)
 
 def main() -> int:
     """Run the command of sys.argv; the exit code."""
+    _fill_standard_descriptors()
     try:
         app()
     except CommandError as error:
         print(f"kvsfs: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what of stdin, stdout and stderr is closed: a pipe or a mount of ours must not get their numbers."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(fd)

@@ -132,7 +132,7 @@ def _mount_in_background(settings: MountConfig, arguments: list[str]) -> None:
         # The child's own line is on stderr already; a negative code is the signal that ended it.
         raise typer.Exit(code if code > 0 else ExitCode.UNEXPECTED)
     child.returncode = 0  # not ours to wait for any more
-    print(f"{settings.source} is mounted on {settings.mount_point}")
+    _tell_mounted(settings)
 
 
 def _arguments(settings: MountConfig, words: Words) -> list[str]:
@@ -151,7 +151,7 @@ def _arguments(settings: MountConfig, words: Words) -> list[str]:
 
 def _ready_teller(settings: MountConfig, ready_fd: int | None) -> Callable[[], None]:
     if ready_fd is None:
-        return lambda: print(f"{settings.source} is mounted on {settings.mount_point}", flush=True)
+        return lambda: _tell_mounted(settings)
     log_fd = _open_log(config.log_file(settings.mount_point))
 
     def tell() -> None:
@@ -162,6 +162,13 @@ def _ready_teller(settings: MountConfig, ready_fd: int | None) -> Callable[[], N
         os.close(ready_fd)
 
     return tell
+
+
+def _tell_mounted(settings: MountConfig) -> None:
+    try:
+        print(f"{settings.source} is mounted on {settings.mount_point}", flush=True)
+    except OSError:  # nobody listens, or a full disk: it is mounted all the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_log(path: str) -> int:

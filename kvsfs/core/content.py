@@ -89,27 +89,34 @@ class Content:
     async def write(self, data: bytes, offset: int, key: str) -> None:
         """Write all of `data`. Raises OSError. Checkpoints only when the version is frozen just now."""
         await self._unshare()
-        self._mark_changed(key)
-        self.blob.pwrite(data, offset)
+        with self._changing(key):
+            self.blob.pwrite(data, offset)
 
     async def append(self, data: bytes, key: str) -> None:
         """Write at the end, wherever that is by now: the kernel's idea of it may be a provisional size."""
         await self._unshare()
-        self._mark_changed(key)
-        self.blob.pwrite(data, self.size)
+        with self._changing(key):
+            self.blob.pwrite(data, self.size)
 
     async def truncate(self, size: int, key: str) -> None:
         """Cut or lengthen to `size` bytes; bytes cut off are not fetched any more. Raises OSError."""
         await self._unshare(keep=size > 0)
-        self._mark_changed(key)
-        if self.fetch is not None:
-            self.fetch.cut(size)
-        self.blob.truncate(size)
+        with self._changing(key):
+            self.blob.truncate(size)
+            if self.fetch is not None:
+                self.fetch.cut(size)
 
     async def complete_blob(self) -> None:
         """Fetch what is missing. Raises StoreError, OSError."""
         if self.fetch is not None:
             await self.fetch.ensure(0, self.size)
+
+    async def make_durable(self) -> None:
+        """Let the bytes that are here outlast a power failure. Raises OSError.
+
+        fsync(2) takes milliseconds and up: it runs in a thread.
+        """
+        await trio.to_thread.run_sync(self._blobs.make_durable, self.blob)
 
     @contextmanager
     def frozen(self) -> Iterator[Blob]:
@@ -144,17 +151,26 @@ class Content:
     def make_ours(self, key: str) -> None:
         """Count the bytes as changed here: the store does not have them, or is not to have them any more."""
         self.local_only = False
-        self._mark_changed(key)
+        with self._changing(key):
+            pass
 
     def make_local(self, path: bytes) -> None:
         """Keep the bytes here for good, under the path that the file is about to get. Raises OSError."""
         self._blobs.make_local(self.blob, path)
         self.local_only = True
 
-    def _mark_changed(self, key: str) -> None:
-        self.version += 1
+    @contextmanager
+    def _changing(self, key: str) -> Iterator[None]:
+        """Count a change that is made here; one that fails (a full disk) leaves what was clean clean."""
         if not self.local_only:
             self._blobs.mark_dirty(self.blob, key)
+        try:
+            yield
+        except BaseException:
+            if not self.dirty:
+                self._blobs.mark_clean(self.blob)
+            raise
+        self.version += 1
 
     async def _unshare(self, *, keep: bool = True) -> None:
         """Make the blob ours alone when an upload holds it frozen; without `keep` the bytes are about to go."""

@@ -73,10 +73,10 @@ class Deferral:
     async def hold(self, file: File, content: Content) -> None:
         """Make the bytes of a temporary file durable, and upload them after the grace. Raises OSError.
 
-        The caller uses the content. fsync(2) takes milliseconds and up: it runs in a thread.
+        The caller uses the content.
         """
         version = content.version
-        await trio.to_thread.run_sync(os.fsync, content.blob.fd)
+        await content.make_durable()
         content.closed_version = version
         self._stop_waiting(file)
         scope = self._waiting[file] = trio.CancelScope()
@@ -97,7 +97,8 @@ class Deferral:
             await trio.sleep(GRACE)
         if scope.cancelled_caught:
             return
+        held = self.holds(file)
         del self._waiting[file]
-        file.temporary = False
-        if file.content is not None and file.content.dirty and not file.removed:
+        if held and file.content is not None and not file.removed:  # else its next close decides
+            file.temporary = False
             self._upload(file, file.content)

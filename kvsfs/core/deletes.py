@@ -7,6 +7,7 @@ either, whatever happens to this mount.
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, field
 
@@ -14,11 +15,17 @@ import trio
 
 from kvsfs.core.background import Background
 from kvsfs.core.inodes import File, Folder
+from kvsfs.errors import StoreError, StoreUnreachable
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordKey
 
+log = logging.getLogger(__name__)
+
 GRACE = 2.0
 """Seconds. Programs write the new file within milliseconds; on a loaded machine a second was seen."""
+
+LONGEST_PAUSE = 60.0
+"""Seconds between attempts while the store is out of reach."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,9 +37,12 @@ class Ghost:
     component: bytes
     content_type: str | None
     type_guessed: bool
+    validator: str | None
     heir: File | None
     """The file that has its bytes under another name now."""
     waiting: trio.CancelScope = field(default_factory=trio.CancelScope)
+    late: bool = False
+    """Its DELETE has failed once: others had time to write the record."""
     request: trio.Lock = field(default_factory=trio.Lock)
     """Held around the DELETE."""
 
@@ -51,8 +61,8 @@ class Ghost:
 class DeferredDeletes:
     """The ghosts of one mount.
 
-    INVARIANT: while a ghost is here its name is hidden (`removals` of its folder is infinite) and no file in
-    the inode table has its key.
+    INVARIANT: while a ghost is here its name is hidden (`removals` of its folder is infinite): no file with a
+    name has its key.
     """
 
     def __init__(self, store: Store, background: Background) -> None:
@@ -66,11 +76,27 @@ class DeferredDeletes:
         The caller takes its name away. No checkpoint.
         """
         assert file.parent is not None
-        ghost = Ghost(file.key, file.parent, file.component, file.content_type, file.type_guessed, heir)
-        self._ghosts[file.key] = ghost
+        validator = None if file.head is None else file.head.validator
         file.stored = False
-        file.parent.removals[file.component] = math.inf
-        self._background.start(self._wait_and_delete, ghost)
+        self.put_back(
+            Ghost(
+                file.key, file.parent, file.component, file.content_type, file.type_guessed, validator, heir
+            )
+        )
+
+    def put_back(self, ghost: Ghost | None) -> None:
+        """Take up a deletion that was given up for a PUT which then failed. No checkpoint."""
+        if ghost is None:
+            return
+        self._ghosts[ghost.key] = ghost
+        ghost.folder.removals[ghost.component] = math.inf
+        ghost.waiting = trio.CancelScope()
+        self._background.start(self._wait_and_delete, ghost, ghost.waiting)
+
+    def heirs(self, prefix: str) -> list[File]:
+        """Give the files whose upload deletions below a key prefix wait for."""
+        below = (ghost for key, ghost in self._ghosts.items() if key.startswith(prefix))
+        return [ghost.heir for ghost in below if ghost.heir is not None and ghost.is_needed]
 
     async def exhume(self, key: RecordKey) -> Ghost | None:
         """Give up a deletion because the key is about to be written; None if none was waiting.
@@ -93,26 +119,51 @@ class DeferredDeletes:
         for ghost in self._ghosts.values():
             ghost.waiting.cancel()
 
-    async def settle(self, prefix: str = "") -> None:
-        """Delete at once what waits below a key prefix. Raises StoreError."""
+    async def settle(self, prefix: str = "") -> list[RecordKey]:
+        """Delete at once what waits below a key prefix; the keys of what is still there. Errors are logged."""
         for ghost in [ghost for key, ghost in self._ghosts.items() if key.startswith(prefix)]:
+            if ghost.is_needed:
+                continue
             ghost.waiting.cancel()
-            await self._delete(ghost)
+            try:
+                await self._delete(ghost)
+            except StoreError as error:
+                log.error("%s was removed, and is still in the store: %s", ghost.key, error)  # noqa: TRY400
+        return [key for key in self._ghosts if key.startswith(prefix)]
 
-    async def _wait_and_delete(self, ghost: Ghost) -> None:
-        with ghost.waiting:
-            await trio.sleep(GRACE)
-            while ghost.is_needed:  # noqa: ASYNC110 - once in 2 s, and only while a store refuses an upload
-                await trio.sleep(GRACE)
-        if not ghost.waiting.cancelled_caught:
-            await self._delete(ghost)
+    async def _wait_and_delete(self, ghost: Ghost, waiting: trio.CancelScope) -> None:
+        pause = GRACE
+        while True:
+            with waiting:
+                await trio.sleep(pause)
+            if waiting.cancelled_caught:
+                return
+            try:
+                await self._delete(ghost)
+            except StoreUnreachable as error:
+                log.warning("%s was removed, and is still in the store: %s", ghost.key, error)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                ghost.late = True
+            if self._ghosts.get(ghost.key) is not ghost:
+                return
+            waiting = ghost.waiting = trio.CancelScope()
 
     async def _delete(self, ghost: Ghost) -> None:
-        """Delete a ghost's record, unless it was exhumed or is needed. After an error it stays one, until `settle`."""
+        """Delete a ghost's record, unless it was exhumed, is needed, or is somebody else's by now."""
         async with ghost.request:
             if self._ghosts.get(ghost.key) is not ghost or ghost.is_needed:
                 return
-            await self._store.delete_record(ghost.key)
+            if not (ghost.late and await self._is_replaced(ghost)):
+                await self._store.delete_record(ghost.key)
             if self._ghosts.get(ghost.key) is ghost:
                 del self._ghosts[ghost.key]
                 ghost.folder.removals[ghost.component] = trio.current_time()
+
+    async def _is_replaced(self, ghost: Ghost) -> bool:
+        """Tell whether somebody has written the record since it was removed here, as far as validators tell."""
+        head = await self._store.head_record(ghost.key)
+        return (
+            head is not None
+            and None not in (head.validator, ghost.validator)
+            and head.validator != ghost.validator
+        )

@@ -8,7 +8,6 @@ behind them (open(2), unlink(2), rename(2), …). Every method raises `KvsfsErro
 from __future__ import annotations
 
 import errno
-import logging
 import math
 import os
 import stat
@@ -33,11 +32,9 @@ from kvsfs.core.uploads import Uploads
 from kvsfs.core.usage import Usage
 from kvsfs.core.versions import Versions
 from kvsfs.core.xattrs import Xattrs
-from kvsfs.errors import FileError, RecordNotFound, StoreError
+from kvsfs.errors import FileError, RecordNotFound, StoreUnreachable
 from kvsfs.store.protocol import Store
-from kvsfs.types import StoreInfo
-
-log = logging.getLogger(__name__)
+from kvsfs.types import RecordKey, StoreInfo
 
 NAME_MAX = 256
 """Longest file name in bytes: a key of 256 characters is shown under itself."""
@@ -73,10 +70,11 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """The answer to an open: `keep_pages` says that the kernel's cached pages are still the file's."""
+    """The answer to an open: whether the kernel's cached pages are still the file's, or not to be used at all."""
 
     fh: int
     keep_pages: bool
+    direct: bool = False
 
 
 class FileSystem:
@@ -231,6 +229,8 @@ class FileSystem:
                 self._close(handle)
                 raise
             self._written(handle)
+        if self._is_open_on_another_version(handle):
+            return OpenFile(self._files.add(handle), keep_pages=True, direct=True)
         keep_pages = file.kernel_content is content
         file.kernel_content = content
         return OpenFile(self._files.add(handle), keep_pages)
@@ -238,19 +238,25 @@ class FileSystem:
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, pid: int
     ) -> tuple[File, OpenFile]:
-        """Make a file and open it. No request: the kernel has looked the name up before."""
+        """Make a file and open it. No request, but to append: the kernel has looked the name up before."""
         self._require_writable()
         folder = self.inodes.folder(parent)
         seen = folder.child(name)
+        if seen is None and flags & os.O_APPEND and not flags & os.O_EXCL:
+            # Whoever appends wants what is there: that nothing was, the listing said up to 30 s ago.
+            seen = await self._lister.ask(folder, name)
         if isinstance(seen, File) and not flags & os.O_EXCL:  # a listing showed it since the kernel looked
             return seen, await self.open(seen.number, flags, pid)
         component = self._new_component(folder, name)
         key = names.encode(folder.path + component)
-        ghost = await self._deletes.exhume(key)
-        # Before the name is there: the disk may be full.
+        # Before the name is there and a deletion is given up: the disk may be full.
         content = (
             self._versions.local(folder.shown_path(name)) if is_local_only(name) else self._versions.empty()
         )
+        ghost = await self._deletes.exhume(key)
+        listed = folder.files.get(component)
+        if listed is not None:  # while we waited; this file replaces it
+            self.inodes.detach(listed)
         file = self.inodes.add_file(folder, component, key)
         file.content = content
         file.temporary = is_temporary(name, flags)
@@ -353,7 +359,10 @@ class FileSystem:
             raise FileError(errno.ENOTDIR)
         if not await self._lister.is_empty(folder):
             raise FileError(errno.ENOTEMPTY)
-        await self._deletes.settle(folder.prefix)
+        for heir in self._deletes.heirs(folder.prefix):
+            await self._uploads.hurry(heir)
+        if await self._deletes.settle(folder.prefix):
+            raise StoreUnreachable("what was removed from the folder is still in the store: try again")
         await self._markers.remove(folder)
         parent_folder = self.inodes.folder(parent)
         parent_folder.removals[folder.component + b"/"] = trio.current_time()
@@ -362,8 +371,11 @@ class FileSystem:
 
     # --- the end ----------------------------------------------------------------------------------
 
-    async def drain(self) -> None:
-        """Upload all that is dirty, as the release of every handle would, and wait for what is under way."""
+    async def drain(self) -> list[RecordKey]:
+        """Upload all that is dirty, as the release of every handle would, and wait for what is under way.
+
+        Gives the records that were removed here and are still in the store.
+        """
         self._uploads.stop_waiting()
         self._deletes.stop_waiting()
         for file, content in self._unstored():
@@ -371,10 +383,7 @@ class FileSystem:
             self._uploads.later(file, content)
         await self._markers.settle()
         await self._background.idle()
-        try:
-            await self._deletes.settle()
-        except StoreError as error:
-            log.error("a record that was removed is still in the store: %s", error)  # noqa: TRY400
+        return await self._deletes.settle()
 
     def set_aside(self) -> list[str]:
         """Keep what no store took in `not-uploaded/` of the cache folder; the paths. No checkpoint."""
@@ -415,6 +424,15 @@ class FileSystem:
             self._versions.release(file, content)
             raise FileError(errno.ESTALE)
         return content
+
+    def _is_open_on_another_version(self, handle: FileHandle) -> bool:
+        """Tell whether the kernel's pages, which belong to the inode, are of another version than this handle.
+
+        Such a handle does without them (direct I/O, and so no shared mmap): it is rare, and the other way out is
+        to mix old and new bytes.
+        """
+        file, content = handle.file, handle.content
+        return file.handles > 1 and any(h.file is file and h.content is not content for h in self._files)
 
     def _written(self, handle: FileHandle) -> None:
         handle.mark_written()

@@ -81,7 +81,11 @@ class File(Inode):
     """Made to be renamed or removed soon: its close keeps the bytes here for a moment."""
     failure: StoreError | None = None
     """Why the last upload failed; None since the store took the newest bytes."""
+    unanswered: set[int] = field(default_factory=set)
+    """Sizes of versions that were sent since the last answer: one of them may be what the store has."""
     handles: int = 0
+    uploading: trio.CancelScope = field(default_factory=trio.CancelScope)
+    """That of the upload under way: a removal does not wait for it."""
     remote: trio.Lock = field(default_factory=trio.Lock)
     """Held around everything that changes the record or decides which version `content` is."""
 
@@ -271,10 +275,11 @@ class InodeTable:
         parent = inode.parent
         if parent is None:
             return
-        if isinstance(inode, File):
-            del parent.files[inode.component]
-        else:
-            del parent.folders[inode.component]
+        names_here: dict[bytes, File] | dict[bytes, Folder] = (
+            parent.files if isinstance(inode, File) else parent.folders
+        )
+        if names_here.get(inode.component) is inode:
+            del names_here[inode.component]
         inode.parent = None
         self._drop_if_unknown(inode)
 

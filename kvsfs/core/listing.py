@@ -76,6 +76,11 @@ class Lister:
             await self._learn(folder, listing, component)
         return folder.child(name)
 
+    async def ask(self, folder: Folder, name: bytes) -> File | Folder | None:
+        """Find what a name stands for by asking the store, whatever an older listing says. Raises StoreError."""
+        await self._look_up(folder, self._current(folder), _component_of(name))
+        return folder.child(name)
+
     async def complete(self, folder: Folder) -> None:
         """Know every name in a folder. Raises StoreError."""
         listing = self._current(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from kvsfs.core.deletes import DeferredDeletes, Ghost
 from kvsfs.core.fetching import AHEAD_BYTES
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.versions import Versions
-from kvsfs.errors import FileError, StoreError, StoreUnreachable
+from kvsfs.errors import FileError, RecordChanged, StoreError, StoreUnreachable
 from kvsfs.store.bodies import FileBody
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordHead, RecordKey
@@ -54,14 +53,21 @@ class Records:
         self._inodes = inodes
         self._versions = versions
 
-    async def upload(self, file: File, content: Content) -> None:
+    async def upload(self, file: File, content: Content, *, again: bool = False) -> None:
         """Store the newest bytes of `content`, unless the store has them or the file was removed.
 
-        The caller uses the content. It becomes the file's current one, if another one was opened since.
+        The caller uses the content. It becomes the file's current one, if another one was opened since. A removal
+        ends it. Trying `again`, after somebody was told that it failed, raises RecordChanged if somebody else
+        has written the record meanwhile.
         """
         async with file.remote:
-            if content.dirty and not file.removed:
+            if not content.dirty or file.removed:
+                return
+            with trio.CancelScope() as file.uploading:
+                if again:
+                    await self._require_unchanged(file)
                 self._versions.make_current(file, content)
+                await self._deletes.exhume(file.key)
                 await self._put(file, content)
 
     async def retype(self, file: File, content_type: str) -> None:
@@ -81,6 +87,7 @@ class Records:
 
     async def remove(self, file: File) -> None:
         """Delete the record, if there is one, and take the name away: of an open file after the grace."""
+        file.uploading.cancel()
         async with file.remote:
             await self._keep_for_readers(file)
             if file.stored and file.handles and file.parent is not None:
@@ -99,6 +106,8 @@ class Records:
         no two renames of the same names cross, and nothing else holds two.)
         """
         content = await self._versions.acquire(file)
+        if target is not None:
+            target.uploading.cancel()
         try:
             async with file.remote, nullcontext() if target is None else target.remote:
                 _require_name(file)
@@ -109,35 +118,49 @@ class Records:
     async def _put(self, file: File, content: Content) -> None:
         """Store the current bytes under the file's key. The lock is held."""
         try:
-            sent = await self._send(file, content, file.key)
+            sent = await self._send(file, content, file.key, file.component)
         except (StoreUnreachable, trio.Cancelled):
             file.stored = True  # for all we know: an unlink must delete it, or it would come back
             raise
         _confirm(file, sent)
 
-    async def _send(self, file: File, content: Content, key: RecordKey) -> _Sent:
+    async def _send(self, file: File, content: Content, key: RecordKey, component: bytes) -> _Sent:
         """Store the current bytes under a key. The lock is held, the content in use."""
         try:
             await content.complete_blob()
-            content_type = await self._type_for_upload(file, content)
+            content_type = await self._type_for_upload(file, content, component)
             version = content.version
             with content.frozen() as blob:
                 size = blob.size
+                file.unanswered.add(size)
                 head = await self._store.set_record(key, FileBody(blob.fd, size), content_type=content_type)
         except StoreError as error:
             file.failure = error
             raise
         return _Sent(content, version, size, head)
 
-    async def _type_for_upload(self, file: File, content: Content) -> str:
+    async def _type_for_upload(self, file: File, content: Content, component: bytes) -> str:
         """Keep the record's type; guess one for a new record, and again while it was only guessed."""
         await self._learn_type(file)
         if file.content_type is None or file.type_guessed:
             sample = content.blob.pread(TYPE_SAMPLE_BYTES, 0)
             whole = content.size <= TYPE_SAMPLE_BYTES
-            file.content_type = content_types.guess(file.component, sample, whole=whole)
+            file.content_type = content_types.guess(component, sample, whole=whole)
             file.type_guessed = True
         return file.content_type
+
+    async def _require_unchanged(self, file: File) -> None:
+        """Raise RecordChanged when the record is neither what we started from nor, by its size, what we sent.
+
+        Without validators there is nothing to tell it by. The lock is held.
+        """
+        head = await self._store.head_record(file.key)
+        if head is None or head.validator is None or head.length in file.unanswered:
+            return
+        if file.head is None or file.head.validator != head.validator:
+            raise RecordChanged(
+                f"{file.key} was written by somebody else since our upload failed: not replaced"
+            )
 
     async def _learn_type(self, file: File) -> None:
         """Ask for the type of a record that is about to be replaced, unless it is known. The lock is held.
@@ -164,7 +187,11 @@ class Records:
             file.content.closed_version = file.content.version
         sends = not (temporary or local_only) and (file.stored or _is_closed(file))
         if sends:
-            await self._send_under(file, key, folder)
+            try:
+                await self._send_under(file, key, folder, component)
+            except BaseException:
+                self._deletes.put_back(ghost)
+                raise
         elif file.stored:
             await self._keep_here(file, key)
         in_store = sends or ghost is not None or (target is not None and target.stored)
@@ -181,11 +208,11 @@ class Records:
         file.stored, file.temporary = in_store, temporary
         file.changed_at = trio.current_time() if sends else math.inf
 
-    async def _send_under(self, file: File, key: RecordKey, folder: Folder) -> None:
+    async def _send_under(self, file: File, key: RecordKey, folder: Folder, component: bytes) -> None:
         """Store a file under another key, and delete the record that it had."""
         content = self._versions.hold(file)
         try:
-            sent = await self._send(file, content, key)
+            sent = await self._send(file, content, key, component)
             if file.stored:
                 await self._delete_old(file, folder)
             _confirm(file, sent)
@@ -197,8 +224,8 @@ class Records:
         content = self._versions.hold(file)
         try:
             await content.complete_blob()
-            await trio.to_thread.run_sync(os.fsync, content.blob.fd)
             content.make_ours(key)
+            await content.make_durable()
             self._deletes.bury(file, heir=file)
         finally:
             self._versions.release(file, content)
@@ -258,6 +285,7 @@ def _confirm(file: File, sent: _Sent) -> None:
     sent.content.confirm(sent.version)
     now = trio.current_time()
     file.stored, file.failure = True, None
+    file.unanswered.clear()
     file.changed_at = file.validated_at = now
     file.listed_size = file.length = sent.size
     file.head = sent.head

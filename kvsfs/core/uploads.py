@@ -12,6 +12,9 @@ from kvsfs.core.records import Records
 from kvsfs.core.versions import Versions
 from kvsfs.errors import StoreTimeout
 
+IN_BACKGROUND = 8
+"""Uploads in the background at a time: of the client's 32 connections most stay for what somebody waits for."""
+
 
 class Uploads:
     """Uploads at a close, while the process waits; later, in the background; or after a grace.
@@ -26,6 +29,7 @@ class Uploads:
         self._versions = versions
         self._background = background
         self._close_timeout = close_timeout
+        self._parallel = trio.CapacityLimiter(IN_BACKGROUND)
         self._deferral = Deferral(self.later, background)
 
     async def now(self, file: File, content: Content) -> None:
@@ -58,6 +62,18 @@ class Uploads:
         finally:
             self._versions.release(file, content)
 
+    async def hurry(self, file: File) -> None:
+        """Upload a held file now. Raises as `now`."""
+        content = file.content
+        if content is None or not content.dirty:
+            return
+        file.temporary = False
+        content.acquire()
+        try:
+            await self.now(file, content)
+        finally:
+            self._versions.release(file, content)
+
     def released(self, file: File, content: Content) -> None:
         """Take over what a handle leaves dirty at its release. No checkpoint.
 
@@ -79,7 +95,8 @@ class Uploads:
         try:
             if file.temporary and not file.stored:
                 await self._deferral.hold(file, content)
-            else:
-                await self._records.upload(file, content)
+                return
+            async with self._parallel:
+                await self._records.upload(file, content, again=file.failure is not None)
         finally:
             self._versions.release(file, content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import time
@@ -20,6 +21,8 @@ from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.errors import FileError, RecordNotFound
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordHead
+
+log = logging.getLogger(__name__)
 
 
 class Versions:
@@ -46,6 +49,7 @@ class Versions:
         self._inodes = inodes
         self._blobs = blobs
         self._clean = CleanBlobs[File](cache_bytes, _forget_content)
+        blobs.make_room = self._clean.make_room
         self._nursery = nursery
         self._revalidate = revalidate
         self._attributes_changed = attributes_changed
@@ -74,15 +78,12 @@ class Versions:
         return content
 
     def acquire_empty(self, file: File) -> Content:
-        """Give content that is about to be truncated or written from the start: nothing is fetched.
+        """Give content that is about to be truncated: nothing is fetched. Then `make_current` follows.
 
         Raises OSError, FileError(ESTALE) as `acquire` does.
         """
         _require_name(file)
-        if file.content is None:
-            file.content = self.empty()
-            return file.content
-        return self.hold(file)
+        return self.empty() if file.content is None else self.hold(file)
 
     def empty(self) -> Content:
         """Make content for a new file. Raises OSError."""
@@ -116,7 +117,7 @@ class Versions:
         file.content = content
         if old is not None and not old.users:
             self._clean.take(file)
-            old.blob.remove()
+            self._discard(file, old)
 
     def release(self, file: File, content: Content) -> None:
         """Count one user of a content less."""
@@ -237,7 +238,11 @@ class Versions:
         file.length = length
 
     def _discard(self, file: File, content: Content) -> None:
-        content.blob.remove()
+        if content.dirty and not file.removed:
+            kept = self._blobs.set_aside(content.blob)
+            log.warning("a version of %s that the store did not take is kept in %s", file.key, kept)
+        else:
+            content.blob.remove()
         if file.content is content:
             file.content = None
             self._inodes.drop_unused(file)

@@ -56,7 +56,8 @@ class Xattrs:
 
     async def list(self, inode: File | Folder) -> list[bytes]:
         """Give the names that backups should carry."""
-        return [MIME_TYPE] if isinstance(inode, File) else []
+        has_type = isinstance(inode, File) and (inode.stored or inode.content_type is not None)
+        return [MIME_TYPE] if has_type else []
 
     async def set(self, inode: File | Folder, name: bytes, value: bytes) -> None:
         """Change a value. EPERM where it is read-only, EINVAL where it is refused, EOPNOTSUPP for other names."""
@@ -71,9 +72,15 @@ class Xattrs:
             raise FileError(errno.EOPNOTSUPP)
 
     async def remove(self, inode: File | Folder, name: bytes) -> None:
-        """Refuse: every attribute here is part of the record or the store."""
+        """Take back a type: what is left is the guess, if the store has nothing else. EPERM for all the rest.
+
+        `rsync -X` does so where the source has none.
+        """
         await self.get(inode, name)
-        raise FileError(errno.EPERM)
+        if name != MIME_TYPE or not isinstance(inode, File) or (inode.stored and not inode.type_guessed):
+            raise FileError(errno.EPERM)
+        if not inode.stored:
+            inode.content_type = None
 
     async def _mime_type(self, file: File) -> str | None:
         if not file.stored and file.content_type is None:

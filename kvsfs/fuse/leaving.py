@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,30 +14,32 @@ from kvsfs.fuse.presence import Waiter
 FILE_SYSTEM_TYPE = "fuse.kvsfs"
 
 
-def leave(mount_point: str) -> str | None:
-    """Unmount, then block until the daemon has uploaded what it can; what is left to say, if anything.
+def leave(mount_point: str) -> None:
+    """Unmount, then block until the daemon has uploaded what it can.
 
-    Raises CommandError when nothing of ours is mounted there, when it is in use, and when bytes are left.
+    Raises CommandError when nothing of ours is mounted there, when it is in use, when bytes are left, and when
+    nobody can tell.
     """
     path = resolved(mount_point)
-    if not _is_ours(path):
+    owner = _owner(path)
+    if owner is None:
         raise CommandError(
             ExitCode.NOT_MOUNTED, f"no store is mounted on {path}: see `findmnt -t fuse.kvsfs`"
         )
-    waiter = Waiter(path)
+    if os.getuid() not in (0, owner):
+        raise CommandError(ExitCode.NO_PERMISSION, f"{path} is another user's mount: ask them, or root")
+    waiter = Waiter(path, owner)
     _unmount(path)
     outcome = waiter.wait()
     if not waiter.knows_daemon:
-        return f"{path} is unmounted; its daemon is another user's and ends by itself when all is uploaded"
+        message = f"{path} is unmounted, but its daemon was not found: it uploads what is left; see its log"
+        raise CommandError(ExitCode.NOT_ALL_UPLOADED, message)
     if outcome.left is None:
         message = "the daemon ended without saying whether all was uploaded: see its log"
         raise CommandError(ExitCode.NOT_ALL_UPLOADED, message)
     if outcome.left:
-        message = (
-            f"{len(outcome.left)} files could not be uploaded, their bytes are kept: {' '.join(outcome.left)}"
-        )
+        message = f"not everything reached the store; what is left is kept: {', '.join(outcome.left)}"
         raise CommandError(ExitCode.NOT_ALL_UPLOADED, message)
-    return None
 
 
 def _unmount(path: str) -> None:
@@ -57,15 +60,20 @@ def _unmount(path: str) -> None:
     raise CommandError(ExitCode.MOUNT_FAILED, f"unmounting {path} failed: {result.stderr.strip()}")
 
 
-def _is_ours(path: str) -> bool:
-    """Tell whether the topmost mount there is one of ours; asks the kernel's table, never the mount itself."""
-    types = []
+def _owner(path: str) -> int | None:
+    """Give the user whose store is mounted there; None if the topmost mount is none of ours.
+
+    Asks the kernel's table (proc_pid_mountinfo(5)), never the mount itself.
+    """
+    owner = None
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
             before, _, after = line.partition(" - ")
             if _unescaped(before.split(" ")[4]) == path:
-                types.append(after.split(" ")[0])
-    return bool(types) and types[-1] == FILE_SYSTEM_TYPE
+                kind, _, options = after.split(" ", 2)
+                found = re.search(r"\buser_id=(\d+)", options)
+                owner = int(found[1]) if kind == FILE_SYSTEM_TYPE and found else None
+    return owner
 
 
 def _unescaped(text: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import os
+import stat
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -246,7 +248,13 @@ class Operations(pyfuse3.Operations):
         rdev: int,
         ctx: pyfuse3.RequestContext,
     ) -> EntryAttributes:
-        raise pyfuse3.FUSEError(errno.EPERM)  # mknod(2): neither devices nor fifos
+        if not stat.S_ISREG(mode):
+            raise pyfuse3.FUSEError(errno.EPERM)  # mknod(2): neither devices nor fifos
+        flags = FlagT(os.O_WRONLY | os.O_EXCL)  # GNU tar makes files so, to set attributes before the bytes
+        file, opened = await self._fs.create(parent_inode, name, mode & ~ctx.umask, flags, ctx.pid)
+        file.uid, file.gid = ctx.uid, ctx.gid
+        await self._fs.release(opened.fh)
+        return self._entry(file)
 
     def _entry(self, inode: File | Folder) -> EntryAttributes:
         """Answer with an inode and count the lookup: the kernel will forget it one time more."""
@@ -276,4 +284,4 @@ def _attributes(inode: File | Folder) -> EntryAttributes:
 
 
 def _file_info(opened: OpenFile) -> FileInfo:
-    return FileInfo(fh=FileHandleT(opened.fh), keep_cache=opened.keep_pages)
+    return FileInfo(fh=FileHandleT(opened.fh), keep_cache=opened.keep_pages, direct_io=opened.direct)

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
 from dataclasses import dataclass
 
 from kvsfs.config import folder_for
@@ -29,8 +30,8 @@ class Presence:
 
     def __init__(self, mount_point: str) -> None:
         """Raise CommandError where no such file can be made."""
-        self._path = _path(mount_point)
-        folder = os.path.dirname(self._path)
+        folder = folder_for("XDG_RUNTIME_DIR", "~/.local/state")
+        self._path = os.path.join(folder, _name(mount_point))
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             # A daemon that still drains may hold the file of this mount point: leave that one to it.
@@ -52,18 +53,24 @@ class Presence:
 
 
 class Waiter:
-    """Waits for the daemon of a mount point. Made before unmounting: afterwards another may have its place."""
+    """Waits for the daemon of a mount point. Made before unmounting: afterwards another may have its place.
 
-    def __init__(self, mount_point: str) -> None:
-        self._path = _path(mount_point)
-        try:
-            self._fd: int | None = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self._fd = None
+    `owner` is the user who mounted: root may wait for anybody's daemon, and cron has another environment than a
+    desktop session.
+    """
+
+    def __init__(self, mount_point: str, owner: int) -> None:
+        self._fd: int | None = None
+        for folder in _folders_of(owner):
+            try:
+                self._fd = os.open(os.path.join(folder, _name(mount_point)), os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            break
 
     @property
     def knows_daemon(self) -> bool:
-        """Whether there is anything to wait for: the daemon of another user has its file elsewhere."""
+        """Whether there is anything to wait for."""
         return self._fd is not None
 
     def wait(self) -> Outcome:
@@ -79,8 +86,19 @@ class Waiter:
             return Outcome(None)
 
 
-def _path(mount_point: str) -> str:
-    base = folder_for("XDG_RUNTIME_DIR", "~/.local/state")
+def _folders_of(owner: int) -> list[str]:
+    """Give the places where a user's daemons have their files, as their environment may have been."""
+    folders = [
+        folder_for("XDG_RUNTIME_DIR", "~/.local/state"),
+        os.path.expanduser("~/.local/state/kvsfs"),
+        f"/run/user/{owner}/kvsfs",
+    ]
+    with contextlib.suppress(KeyError):
+        folders.append(os.path.join(pwd.getpwuid(owner).pw_dir, ".local/state/kvsfs"))
+    return folders
+
+
+def _name(mount_point: str) -> str:
     digest = hashlib.sha256(os.path.realpath(os.path.dirname(mount_point)).encode())
     digest.update(b"/" + os.path.basename(mount_point).encode())
-    return os.path.join(base, f"mount-{digest.hexdigest()[:32]}")
+    return f"mount-{digest.hexdigest()[:32]}"

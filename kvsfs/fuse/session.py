@@ -44,6 +44,9 @@ def check_mount_point(mount_point: str) -> None:
         ) from None
     except NotADirectoryError:
         raise CommandError(ExitCode.MOUNT_POINT_NOT_A_FOLDER, f"{mount_point} is not a folder") from None
+    except PermissionError:
+        message = f"{mount_point} may not be read by you: mount on a folder of yours"
+        raise CommandError(ExitCode.MOUNT_POINT_MISSING, message) from None
     except OSError as error:
         message = f"{mount_point}: {error.strerror}; if a mount died there: fusermount3 -u {mount_point}"
         raise CommandError(ExitCode.ALREADY_MOUNTED, message) from None
@@ -134,7 +137,8 @@ class Session:
         False when it could not be.
         """
         command = ["fusermount3", "-u", "-z", "--", self._mount_point]
-        ended = await trio.run_process(command, check=False, capture_stderr=True)
+        # In a session of its own: Ctrl-C at the terminal is for us alone.
+        ended = await trio.run_process(command, check=False, capture_stderr=True, start_new_session=True)
         if ended.returncode != 0:
             log.error("cannot detach: %s", ended.stderr.decode(errors="replace").strip())
         return ended.returncode == 0

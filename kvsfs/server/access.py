@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from kvsfs.server.answers import ApiError, run_not_found, store_not_found
 from kvsfs.server.moments import now_ms
-from kvsfs.server.parameters import one_of
+from kvsfs.server.parameters import given, one_of
 from kvsfs.server.storage import Run, RunFilter, Storage
 from kvsfs.server.users import DEFAULT_USERNAME, Tokens, derived_id
 from kvsfs.signatures import verify_record, verify_storage
@@ -87,7 +87,7 @@ class Gate:
 
         `verify` tells whether a signature opens what is asked for: a valid one replaces the token.
         """
-        signature = request.query_params.get("signature")
+        signature = given(request, "signature")
         if verify is not None and signature is not None:
             store, _ = await self._addressed(request)
             if verify(store, signature):
@@ -192,7 +192,7 @@ def _token(request: Request) -> str | None:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
-    return request.query_params.get("token") or None
+    return given(request, "token") or None
 
 
 def _refuse_foreign_pages(request: Request) -> None:

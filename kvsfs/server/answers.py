@@ -53,7 +53,8 @@ def error_response(
     status: int, error_type: str, message: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Answer with an error."""
-    return JSONResponse({"error": {"type": error_type, "message": message}}, status, headers)
+    sendable = message.encode(errors="replace").decode()  # it may quote what the client sent
+    return JSONResponse({"error": {"type": error_type, "message": sendable}}, status, headers)
 
 
 async def on_api_error(_request: Request, error: Exception) -> Response:

@@ -78,6 +78,8 @@ async def json_object(request: Request) -> dict[str, Any]:
                 body if encoding is None else decoded(body, encoding), MAX_JSON_BYTES, too_large
             )
             content = json.loads(plain or b"{}")
+            # NaN, numbers past the largest float and halves of surrogate pairs are read, but cannot be answered.
+            json.dumps(content, allow_nan=False, ensure_ascii=False).encode()
         except UndecodableValue:
             raise invalid_input(f"The payload is not in the encoding {encoding}.") from None
         except (ValueError, RecursionError):

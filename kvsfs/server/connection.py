@@ -137,12 +137,12 @@ class _Refused(asyncio.Protocol):
 
 
 def _refuse(transport: asyncio.Transport, refused: set[_Refused], most: int) -> None:
+    protocol = _Refused(refused)
+    transport.set_protocol(protocol)
     if len(refused) >= most:
         transport.abort()
         return
-    protocol = _Refused(refused)
     refused.add(protocol)
-    transport.set_protocol(protocol)
     transport.write(
         _answer(503, "too-many-requests", "The server has too many connections.", "Retry-After: 1\r\n")
     )

@@ -208,7 +208,9 @@ class Index:
         def work(connection: sqlite3.Connection) -> StoreInfo | None:
             for field, value in changes.items():
                 _set_field(connection, store_id, field, value)
-            connection.execute("UPDATE stores SET modified_at = ? WHERE id = ?", (now, store_id))
+            connection.execute(
+                "UPDATE stores SET modified_at = max(modified_at, ?) WHERE id = ?", (now, store_id)
+            )
             return _one_store(connection, "id = ?", (store_id,))
 
         return self._writer.submit(work)
@@ -289,6 +291,11 @@ def _insert_store(
     schema: Mapping[str, object] | None,
     now: int,
 ) -> None:
+    # Stores are listed by their creation: those made within one millisecond shall not change places.
+    (newest,) = connection.execute(
+        "SELECT max(created_at) FROM stores WHERE username = ?", (username,)
+    ).fetchone()
+    now = now if newest is None else max(now, newest + 1)
     connection.execute(
         "INSERT INTO stores (id, username, name, general_access, signing_key, schema, created_at,"
         " modified_at, accessed_at) VALUES (?, ?, ?, 'FOLLOW_USER_SETTING', ?, ?, ?, ?, ?)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -19,4 +20,4 @@ def from_ms(milliseconds: int) -> datetime:
 
 def now_ms() -> int:
     """Milliseconds since 1970, now."""
-    return to_ms(datetime.now(UTC))
+    return time.time_ns() // 1_000_000

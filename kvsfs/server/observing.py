@@ -19,7 +19,20 @@ from urllib.parse import parse_qsl, quote, urlencode
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOGGED_PARAMETERS = frozenset(
-    {"exclusiveStartKey", "prefix", "limit", "offset", "desc", "unnamed", "name", "attachment"}
+    {
+        "attachment",
+        "collection",
+        "desc",
+        "exclusiveStartKey",
+        "limit",
+        "name",
+        "offset",
+        "origin",
+        "ownership",
+        "prefix",
+        "status",
+        "unnamed",
+    }
 )
 """Everything else stays out: `token` and `signature` are secrets, and so may be what we do not know."""
 

@@ -24,6 +24,7 @@ from kvsfs.server.conditions import (
     requested_range,
 )
 from kvsfs.server.encodings import UndecodableValue, accepts, decoded
+from kvsfs.server.parameters import flag
 from kvsfs.server.schemas import Collection, RecordRefused, collections_of
 from kvsfs.server.storage import RecordEntry, RecordReader, Storage, StoreGone
 from kvsfs.types import ContentEncoding
@@ -205,7 +206,7 @@ class Representation:
             self.headers["Vary"] = "Accept-Encoding"
             if self.as_stored:
                 self.headers["Content-Encoding"] = encoding
-        if request.query_params.get("attachment", "").lower() in ("true", "1"):
+        if flag(request, "attachment"):
             self.headers["Content-Disposition"] = f'attachment; filename="{entry.key}"'
 
 
@@ -230,7 +231,7 @@ def _record_response(request: Request, reader: RecordReader, representation: Rep
 
 
 def _range(request: Request, representation: Representation, size: int) -> tuple[int, int] | None:
-    if not range_applies(request.headers, representation.validators):
+    if "range" not in request.headers or not range_applies(request.headers, representation.validators):
         return None
     try:
         return requested_range(request.headers, size)

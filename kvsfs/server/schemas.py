@@ -52,7 +52,7 @@ class Collection:
         if self.json_schema is None:
             return
         try:
-            value = json.loads(content)
+            value = json.loads(content, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             raise RecordRefused(f"Collection {self.name} takes JSON, and this is none.") from None
         problem = _first_problem(self.json_schema, value)
@@ -102,11 +102,12 @@ def _problem_of_json_schema(schema: object) -> str | None:
 
     if not isinstance(schema, dict):
         return "jsonSchema must be an object."
+    draft = jsonschema.Draft7Validator
     try:
-        jsonschema.Draft7Validator.check_schema(schema)
+        draft.check_schema(schema, format_checker=draft.FORMAT_CHECKER)  # of patterns, above all
+        outside = next((ref for ref in _references(schema) if not ref.startswith("#")), None)
     except (jsonschema.SchemaError, RecursionError) as error:
         return f"jsonSchema is no JSON schema (draft 07): {getattr(error, 'message', 'too deep')}"
-    outside = next((ref for ref in _references(schema) if not ref.startswith("#")), None)
     return None if outside is None else f"jsonSchema refers to another document: {outside}"
 
 
@@ -121,6 +122,10 @@ def _references(schema: object) -> Iterator[str]:
             yield from _references(below)
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def _first_problem(schema: Mapping[str, Any], value: object) -> str | None:
     import jsonschema  # noqa: PLC0415 - as above
     from referencing import Registry  # noqa: PLC0415
@@ -132,8 +137,8 @@ def _first_problem(schema: Mapping[str, Any], value: object) -> str | None:
         problem = jsonschema.exceptions.best_match(validator.iter_errors(value))
     except Unresolvable as error:
         return f"it refers to {error.ref}, which is not there."
-    except RecursionError:
-        return "it is nested too deeply."
+    except (RecursionError, OverflowError):
+        return "it is nested too deeply, or a number is too large."
     if problem is None:
         return None
     return f"{problem.json_path}: {problem.message[:MAX_MESSAGE_LENGTH]}"

@@ -55,10 +55,13 @@ async def local_server(data_folder: str) -> AsyncIterator[LocalServer]:
     words = _Words()
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(words.log, process)  # ends with the child's stderr
+            nursery.start_soon(words.log, process)
             try:
-                yield LocalServer(await _read_url(process, words), token)
+                url = await _read_url(process, words)
+                nursery.start_soon(_tell_of_its_end, process)
+                yield LocalServer(url, token)
             finally:
+                nursery.cancel_scope.cancel()
                 with trio.CancelScope(shield=True):
                     await _end(process)
     finally:
@@ -105,6 +108,11 @@ async def _read_url(process: trio.Process, words: _Words) -> str:
         raise CommandError(ExitCode.UNREACHABLE, f"the embedded server did not start: {reason}")
     words.level = logging.WARNING
     return url
+
+
+async def _tell_of_its_end(process: trio.Process) -> None:
+    code = await process.wait()
+    log.error("the embedded server ended (%d): unmount, and mount again", code)
 
 
 async def _end(process: trio.Process) -> None:

@@ -146,6 +146,10 @@ class Stores:
             "Cache-Control": "no-cache",
             "X-Content-Type-Options": "nosniff",
         }
+        if request.method == "HEAD":
+            described = Response(media_type="application/zip", headers=headers)
+            del described.headers["content-length"]  # nobody knows it before the archive is made
+            return described
         return ArchiveStream(self._storage.archive(grant.store.id, selection), headers)
 
     def _limit(self, request: Request) -> int:

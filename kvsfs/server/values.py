@@ -22,6 +22,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+from kvsfs.server.durable import fsync_folder, make_folder
+
 ETAG_BYTES = 16
 """Length of the hash in a record's ETag: 128 bits, no two versions of a record will meet."""
 
@@ -64,11 +66,12 @@ class Values:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        os.makedirs(os.path.join(root, INCOMING), mode=0o700, exist_ok=True)
+        self._durable_folders: set[str] = set()
+        make_folder(os.path.join(root, INCOMING))
 
     def receive(self, described_by: str) -> Upload:
         """Begin a new file. `described_by` goes into its ETag beside the bytes."""
-        return Upload(self._root, described_by)
+        return Upload(self._root, described_by, self._durable_folders)
 
     def open(self, name: str) -> ValueFile:
         """Open a file. Raises FileNotFoundError."""
@@ -98,10 +101,11 @@ class Upload:
     INVARIANT: `_descriptor` is open (and locked) from `append` or `publish` until `close` or `discard`.
     """
 
-    def __init__(self, root: str, described_by: str) -> None:
+    def __init__(self, root: str, described_by: str, durable_folders: set[str]) -> None:
         self.name = secrets.token_hex(16)
         self.size = 0
         self._root = root
+        self._durable_folders = durable_folders
         self._hash = _hasher(described_by)
         self._descriptor: int | None = None
         self._published = False
@@ -128,11 +132,13 @@ class Upload:
         with self._lock:
             os.fsync(self._opened())
             folder = os.path.join(self._root, self.name[:2])
-            if not os.path.isdir(folder):
-                os.makedirs(folder, mode=0o700, exist_ok=True)
-                _fsync_folder(self._root)
+            if folder not in self._durable_folders:
+                # Another process may have made it just now, and not made that durable yet.
+                make_folder(folder)
+                fsync_folder(self._root)
+                self._durable_folders.add(folder)
             os.rename(self._incoming, _path(self._root, self.name))
-            _fsync_folder(folder)
+            fsync_folder(folder)
             self._published = True
 
     def close(self) -> None:
@@ -280,11 +286,3 @@ def _write_all(descriptor: int, piece: bytes) -> None:
     view = memoryview(piece)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _fsync_folder(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

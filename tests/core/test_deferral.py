@@ -11,7 +11,6 @@ import trio
 from kvsfs.core import deferral, deletes
 from kvsfs.core.deferral import is_temporary
 from kvsfs.errors import FileError, RecordTooLarge, StoreUnreachable
-from kvsfs.types import RecordKey
 from tests.support.mounted import Mounted, mounted, on_mock_clock
 
 MKSTEMP = os.O_RDWR | os.O_EXCL
@@ -30,6 +29,12 @@ def dirty_files(m: Mounted) -> list[str]:
 
 def bytes_in(path: str) -> bytes:
     return Path(path).read_bytes()
+
+
+async def removed_while_open(m: Mounted, name: str) -> int:
+    fh = await m.open(name)
+    await m.unlink(name)
+    return fh
 
 
 async def grace() -> None:
@@ -330,17 +335,137 @@ def test_the_end_of_the_mount_waits_for_no_grace() -> None:
     on_mock_clock(main)
 
 
-def test_a_failed_delete_is_tried_again_at_the_end() -> None:
+def test_a_failed_delete_is_tried_again() -> None:
     async def main() -> None:
         async with mounted() as m:
             await m.write_file("f", b"old")
-            fh = await m.open("f")
-            await m.unlink("f")
-            await m.close(fh)
+            await m.close(await removed_while_open(m, "f"))
             m.hooks.fail("delete_record", GONE)
+            await grace()
+            assert "f" in await m.other.records()
             await m.idle()
-            assert RecordKey("f") in await m.other.records()
-            await m.fs.drain()
             assert await m.other.records() == {}
+
+    on_mock_clock(main)
+
+
+def test_a_late_delete_spares_what_somebody_else_has_written() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.write_file("f", b"old")
+            await m.close(await removed_while_open(m, "f"))
+            m.hooks.fail("delete_record", GONE)
+            await grace()
+            await m.other.put("f", b"theirs")
+            await m.idle()
+            assert await m.other.records() == {"f": b"theirs"}
+            await trio.sleep(m.tuning.listing_ttl + 1)
+            assert await m.read_file("f") == b"theirs"
+
+    on_mock_clock(main)
+
+
+def test_the_end_of_the_mount_deletes_what_it_can_and_names_the_rest() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            for name in ("f", "g", "h"):
+                await m.write_file(name, b"old")
+                await m.close(await removed_while_open(m, name))
+            m.hooks.fail("delete_record", GONE, "g")
+            assert await m.fs.drain() == ["g"]
+            assert await m.other.records() == {"g": b"old"}
+
+    on_mock_clock(main)
+
+
+def test_rmdir_uploads_first_what_was_moved_out_to_a_temporary_name() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("d!2Ff", b"precious")
+            await m.rename("d/f", "g~")
+            await m.rmdir("d")
+            assert await m.other.records() == {"g!7E": b"precious"}
+            await m.mkdir("d")
+            await m.write_file("d/f", b"new work")
+            await m.idle()
+            await m.fs.drain()
+            assert await m.other.records() == {"g!7E": b"precious", "d!2Ff": b"new work"}
+
+    on_mock_clock(main)
+
+
+def test_a_rename_over_a_waiting_record_that_fails_does_not_bring_it_back() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("f", b"old")
+            await write_temporary(m, "t", b"new")
+            await m.close(await removed_while_open(m, "f"))
+            m.hooks.fail("set_record", RecordTooLarge("too large"), "f")
+            with pytest.raises(RecordTooLarge):
+                await m.rename("t", "f")
+            assert await m.names() == ["t"]
+            await m.idle()
+            assert await m.other.records() == {"t": b"new"}
+
+    on_mock_clock(main)
+
+
+def test_a_file_made_while_its_records_delete_is_under_way_keeps_its_name() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.write_file("f", b"old")
+            await m.close(await removed_while_open(m, "f"))
+            gate = m.hooks.hold("delete_record", "f")
+            await grace()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(m.write_file, "f", b"new")
+                await trio.sleep(1)
+                m.fs.inodes.root.listing = None
+                await m.names()
+                gate.open()
+            assert await m.names() == ["f"]
+            assert await m.read_file("f") == b"new"
+            m.fs.check_invariants()
+            await m.unlink("f")
+            await m.idle()
+            assert await m.other.records() == {}
+
+    on_mock_clock(main)
+
+
+def test_the_grace_does_not_upload_a_half_written_file() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await write_temporary(m, "t~", b"whole")
+            await m.rename("t~", "f")
+            fh = await m.open("f", os.O_WRONLY | os.O_TRUNC)
+            await m.fs.write(fh, 0, b"half")
+            with m.costs():
+                await grace()
+            assert await m.other.records() == {"f": b"whole"}
+            await m.fs.write(fh, 4, b" and half")
+            await m.close(fh)
+            assert await m.other.records() == {"f": b"half and half"}
+
+    on_mock_clock(main)
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type"),
+    [
+        ("style.css", b"text/css"),
+        ("p.html", b"text/html"),
+        ("data.csv", b"text/csv"),
+        ("o.json", b"application/json"),
+    ],
+)
+def test_a_new_file_by_way_of_a_temporary_one_has_the_type_of_its_name(
+    name: str, content_type: bytes
+) -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await write_temporary(m, f".{name}.XyZ", b"{}")
+            await m.rename(f".{name}.XyZ", name)
+            assert (await m.mime_type(name)).startswith(content_type)
 
     on_mock_clock(main)

@@ -270,8 +270,7 @@ class Alone:
             self.m.hooks.answer("set_record")
             call = self.m.fs.setxattr(node.number, b"user.mime_type", value.encode())
             _, failed = await self.attempt(call, 0)
-            if not failed:
-                node.mime_type = value
+            node.mime_type = None if failed else value  # an answer that was lost leaves it open
 
         await self.start(f"setxattr {path}", body, on_names=True)
 
@@ -668,7 +667,8 @@ class Shared:
             await self.m.mkdir("d")
         _, failed = await self.attempt(self.m.walk(path), errno.ENOENT)
         if failed:
-            self.shown(await self.m.create(path, flags), b"", flags)
+            fh = await self.m.create(path, flags)
+            self.shown(fh, await self.m.read_all(fh), flags)  # empty, but to append to what came meanwhile
 
     async def op_open(self, path: str, flags: int) -> None:
         key = key_of(path)
@@ -744,6 +744,7 @@ class Shared:
         await self.m.unlink(path)
         if open_here:
             await trio.sleep(deletes.GRACE + EPSILON)
+            self.note_store(key_of(path), None)  # for a moment, whoever wrote it since
         await self.observe()
         assert self.in_store(key_of(path)) is None or not stored or key_of(path) in self.edited
 

@@ -217,3 +217,22 @@ def test_reads_at_random_places(mount: Mount, store: StoreApi) -> None:
         for place in (3_999_992, 0, 2_000_000, 1, 3_500_001, 4096 * 300):
             assert os.pread(file.fileno(), 5000, place) == content[place : place + 5000]
         assert os.pread(file.fileno(), 10, len(content)) == b""
+
+
+def test_two_open_versions_never_mix_their_bytes(mounted: Mounted, store: StoreApi) -> None:
+    """The kernel's pages belong to the file, not to who has it open."""
+    size = 8 * 1024 * 1024
+    store.put("f", b"A" * size)
+    with (mounted.path / "f").open("rb", buffering=0) as first:
+        assert os.pread(first.fileno(), 4096, 0) == b"A" * 4096
+        store.put("f", b"B" * size)
+        wait_until(lambda: reopened(mounted.path / "f") == b"B")
+        with (mounted.path / "f").open("rb", buffering=0) as second:
+            for offset in range(0, size, size // 8):
+                for file, letter in ((second, b"B"), (first, b"A"), (second, b"B")):
+                    assert os.pread(file.fileno(), 4096, offset) == letter * 4096
+
+
+def reopened(path: Path) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        return file.read(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.mount.conftest import Mount
@@ -162,3 +164,19 @@ def test_sqlite_keeps_its_rows(mount: Mount, store: StoreApi) -> None:
     with mount() as mounted:
         code = "import sqlite3; print(*sqlite3.connect('d.sqlite').execute('select count(*), sum(n) from t'))"
         assert mounted.run("python3", "-c", code) == "(500, 124750)\n"
+
+
+def test_tar_and_rsync_with_attributes_carry_bytes_and_types(mounted: Mounted, store: StoreApi) -> None:
+    """GNU tar makes such files by mknod, and rsync removes attributes that the source has not."""
+    plain = mounted.sandbox.folder / "plain"
+    plain.mkdir()
+    (plain / "typed").write_bytes(b"typed")
+    (plain / "untyped").write_bytes(b"untyped")
+    os.setxattr(plain / "typed", "user.mime_type", b"text/x-mine")
+    with_types = "--xattrs --xattrs-include=user.*"
+    mounted.sh(f"tar -C .. {with_types} -cf ../a.tar plain; tar {with_types} -xf ../a.tar")
+    mounted.sh("rsync -aX ../plain/ synced && rsync -aX --inplace ../plain/untyped inplace")
+    mounted.umount()
+    assert store.content("plain!2Ftyped") == store.content("synced!2Ftyped") == b"typed"
+    assert store.content("plain!2Funtyped") == store.content("inplace") == b"untyped"
+    assert store.content_type("plain!2Ftyped") == store.content_type("synced!2Ftyped") == "text/x-mine"

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -114,8 +113,10 @@ def test_a_password_in_the_api_url_is_not_repeated(
 ) -> None:
     path, url = sandbox.mount_point(), f"http://me:{PASSWORD}@127.0.0.1:1"
     options = {"--api-url": ("--api-url", url), "-o": ("-o", f"ro,api-url={url}")}.get(place, ())
-    environment: dict[str, Any] = {} if options else {place: url}
-    ended = sandbox.kvsfs("mount", *flags, *options, store.id, str(path), token=token, **environment)
+    environment = {} if options else {place: url}
+    ended = sandbox.kvsfs(
+        "mount", *flags, *options, store.id, str(path), token=token, within=COMMAND_SECONDS, **environment
+    )
     check_refusal(ended, path, ExitCode.USAGE, "--api-url")
     assert PASSWORD not in ended.stderr
     assert not any(PASSWORD in file.read_text() for file in sandbox.folder.rglob("*.log"))

@@ -14,6 +14,7 @@ import pytest
 from kvsfs.errors import ExitCode
 from tests.mount.conftest import Mount
 from tests.support.mounting import (
+    COMMAND_SECONDS,
     KVSFS,
     LEAVING_SECONDS,
     Mounted,
@@ -194,6 +195,57 @@ def test_kvsfs_umount_of_what_is_in_use(mount: Mount, store: StoreApi, sandbox: 
         assert (ended.returncode, ended.stderr) == (0, "")
         mounted.wait_for_exit(ExitCode.OK)
     assert store.content("f") == b"xy"
+
+
+def test_kvsfs_umount_waits_whatever_the_environment(mount: Mount, store: StoreApi, sandbox: Sandbox) -> None:
+    """Mounted from cron, say, and unmounted from a desktop session."""
+    del sandbox.environment["XDG_RUNTIME_DIR"]
+    with mount(background=True) as mounted:
+        (mounted.path / "f").write_bytes(b"x")
+        elsewhere = str(sandbox.folder / "elsewhere")
+        ended = sandbox.kvsfs("umount", str(mounted.path), XDG_RUNTIME_DIR=elsewhere)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        mounted.wait_for_exit()
+    assert store.content("f") == b"x"
+
+
+def test_a_mount_with_closed_standard_descriptors(
+    mount: Mount, store: StoreApi, sandbox: Sandbox, token: str
+) -> None:
+    with mount(name="first", background=True) as mounted:
+        assert mounted.server is not None
+        path = sandbox.mount_point("second")
+        command = [*KVSFS, "mount", "--cache-dir", str(sandbox.folder / "other")]
+        command += ["--api-url", mounted.server.url, store.id, str(path)]
+        ended = subprocess.run(
+            ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command],
+            env=sandbox.environment_with(token),
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        assert ended.returncode == 0
+        assert is_mounted(path)
+        assert sandbox.kvsfs("umount", str(path)).returncode == 0
+
+
+def test_a_mount_that_cannot_say_so_is_mounted(
+    mount: Mount, store: StoreApi, sandbox: Sandbox, token: str
+) -> None:
+    with mount(name="first", background=True) as mounted, open("/dev/full", "w") as full:
+        assert mounted.server is not None
+        path = sandbox.mount_point("second")
+        command = [*KVSFS, "mount", "--cache-dir", str(sandbox.folder / "other")]
+        command += ["--api-url", mounted.server.url, store.id, str(path)]
+        ended = subprocess.run(
+            command,
+            env=sandbox.environment_with(token),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        assert (ended.returncode, ended.stderr) == (0, b"")
+        assert sandbox.kvsfs("umount", str(path)).returncode == 0
 
 
 def test_kvsfs_umount_of_what_is_not_mounted(sandbox: Sandbox) -> None:

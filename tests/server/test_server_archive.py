@@ -50,6 +50,13 @@ def test_encoded_records_are_decoded(joe: httpx.Client, store: str) -> None:
     assert entries(joe.get(f"{store}/records")) == {"gzip": content, "br": content}
 
 
+def test_head_tells_the_type_and_makes_no_archive(joe: httpx.Client, store: str) -> None:
+    joe.put(f"{store}/records/a", content=b"no gzip", headers={"Content-Encoding": "gzip"})
+    head = joe.head(f"{store}/records")  # a GET of it would break off
+    assert (head.status_code, head.headers["content-type"]) == (200, "application/zip")
+    assert "content-length" not in head.headers
+
+
 def test_prefix_narrows_the_archive(joe: httpx.Client, store: str) -> None:
     for key in ("a", "b1", "b2", "c"):
         joe.put(f"{store}/records/{key}", content=key.encode())

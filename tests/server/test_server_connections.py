@@ -26,7 +26,9 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @contextlib.asynccontextmanager
 async def serving(folder: Path, limits: Limits) -> AsyncIterator[int]:
-    """Run the server in this event loop; gives its port."""
+    """Run the server in this event loop; gives its port. Nothing may fail in a callback, unseen."""
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ready = asyncio.Event()
         storage = open_storage(str(folder))
@@ -39,6 +41,7 @@ async def serving(folder: Path, limits: Limits) -> AsyncIterator[int]:
             server.should_exit = True
             server.force_exit = True
             await running
+        assert failures == []
 
 
 async def connect(port: int) -> Streams:

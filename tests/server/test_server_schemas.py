@@ -73,6 +73,8 @@ def test_json_schemas_are_enforced(joe: httpx.Client, things: str) -> None:
         (b"{}", "'name' is a required property"),
         (b"[", "this is none"),
         (b"[" * 100_000, "this is none"),
+        (b'{"name": NaN}', "this is none"),
+        (b'"\\ud800"', "is not of type 'object'"),
         (b'{"name": "a", "next": 1}', "gone"),
     ):
         refused = put(joe, path, bad, kind)
@@ -146,6 +148,7 @@ def test_an_unknown_collection_is_refused(joe: httpx.Client, things: str, store:
         ({"a": {"key": "k", "keyPrefix": "p"}}, "either key or keyPrefix"),
         ({"a": {"key": "k", "contentTypes": "image/png"}}, "contentTypes"),
         ({"a": {"key": "k", "jsonSchema": {"type": "nothing"}}}, "draft 07"),
+        ({"a": {"key": "k", "jsonSchema": {"pattern": "("}}}, "draft 07"),
         ({"a": {"key": "k", "jsonSchema": {"$ref": "http://127.0.0.1:1/x"}}}, "another document"),
     ],
 )

@@ -77,7 +77,18 @@ def test_bad_names_are_refused(joe: httpx.Client, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"{", b"[]", b"[" * 100_000, b'{"generalAccess": "ALL"}', b'{"name": 1}', b""]
+    "body",
+    [
+        b"{",
+        b"[]",
+        b"[" * 100_000,
+        b'{"generalAccess": "ALL"}',
+        b'{"name": 1}',
+        b"",
+        b'{"title": "\\ud800"}',
+        b'{"x": NaN}',
+        b'{"x": 1e999}',
+    ],
 )
 def test_bad_updates_are_refused(joe: httpx.Client, store: str, body: bytes) -> None:
     answer = joe.put(store, content=body)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kvsfs.errors import CommandError, ExitCode
-from kvsfs.server.database import Writer, prepare
+from kvsfs.server.database import STORES_AND_RECORDS, Writer, prepare
 from kvsfs.server.local import LocalStorage, open_storage
 from kvsfs.server.storage import StoreGone
 from kvsfs.server.values import SMALL_BYTES, Values
@@ -138,6 +138,20 @@ def test_a_store_deleted_under_an_upload_keeps_no_file(tmp_path: Path) -> None:
     assert files_in(tmp_path / "values") == set()
 
 
+def test_stores_made_at_once_are_listed_as_they_were_made(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        storage = open_storage(str(tmp_path))
+        made = [
+            storage._index.get_or_create_store("joe", f"name-{number}", None).result()[0].id
+            for number in range(50)
+        ]
+        listed, _ = await storage.list_stores("joe", offset=0, limit=100, desc=False, unnamed=False)
+        assert [store.id for store in listed] == made
+        await storage.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_cancelled_upload_keeps_no_file(tmp_path: Path) -> None:
     async def scenario() -> None:
         storage = open_storage(str(tmp_path))
@@ -189,6 +203,59 @@ def test_one_failing_write_does_not_undo_its_neighbours(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT n FROM numbers").fetchall() == [("one",), ("two",)]
     connection.close()
+
+
+def test_a_write_that_was_given_up_before_it_began_is_not_done(tmp_path: Path) -> None:
+    path = str(tmp_path / "index")
+    prepare(path)
+    writer = Writer(path)
+    gate, waiting = threading.Event(), threading.Event()
+    writer.submit(lambda on: on.execute("CREATE TABLE numbers (n)")).result()
+
+    def wait(_: sqlite3.Connection) -> None:
+        waiting.set()
+        gate.wait(10)
+
+    writer.submit(wait)
+    assert waiting.wait(10)
+    given_up = writer.submit(lambda on: on.execute("INSERT INTO numbers VALUES (1)"))
+    assert given_up.cancel()
+    kept = writer.submit(lambda on: on.execute("INSERT INTO numbers VALUES (2)"))
+    gate.set()
+    kept.result(10)
+    writer.close()
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT n FROM numbers").fetchall() == [(2,)]
+    connection.close()
+
+
+def test_a_folder_of_the_first_version_is_taken_along(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "index.sqlite3")
+    connection.executescript(f"{STORES_AND_RECORDS} PRAGMA user_version = 1;")
+    connection.execute(
+        "INSERT INTO stores (id, username, general_access, signing_key, created_at, modified_at, accessed_at)"
+        " VALUES ('old', 'joe', 'RESTRICTED', 'key', 1, 2, 3)"
+    )
+    connection.execute("INSERT INTO records VALUES ('old', 'a', 3, 'a/b', NULL, 'etag', 5, 'abcd')")
+    connection.commit()
+    connection.close()
+    (tmp_path / "values" / "ab").mkdir(parents=True)
+    (tmp_path / "values" / "ab" / "abcd").write_bytes(b"old")
+
+    async def scenario() -> None:
+        storage = open_storage(str(tmp_path))
+        store = await storage.get_store("old")
+        assert store is not None
+        assert (store.username, store.run_id) == ("joe", None)
+        reader = await storage.open_record("old", "a")
+        assert reader is not None
+        assert reader.read_at_once() == b"old"
+        reader.close()
+        await put(storage, "old", "a", b"new")
+        await storage.close()
+
+    asyncio.run(scenario())
+    assert files_in(tmp_path / "values") == set()
 
 
 def test_a_folder_of_a_later_version_is_refused(tmp_path: Path) -> None:
