@@ -91,8 +91,8 @@ class Blob:
     def pwrite(self, data: bytes | memoryview, offset: int) -> None:
         """Write all of `data`; a gap between the old end and `offset` becomes zeros that are there.
 
-        Nothing written changes nothing, as write(2) says. Raises OSError (a full disk): then the blob is as long
-        as before and has no more bytes than before; those that it had in the place may be old or new.
+        Nothing written changes nothing, as write(2) says. Raises OSError (a full disk): then nothing has changed
+        either. A clean blob stays what the store has.
         """
         view = memoryview(data)
         if not view:
@@ -104,15 +104,28 @@ class Blob:
         self.present.add(offset, offset + len(view))
 
     def _write_all(self, view: memoryview, offset: int) -> None:
+        before = self._overwritten(offset, min(offset + len(view), self.size))
         done = 0
-        try:
-            while done < len(view):
+        while done < len(view):
+            try:
                 done += os.pwrite(self.fd, view[done:], offset + done)
-        except OSError as error:
-            os.ftruncate(self.fd, self.size)  # a lengthening later shall find zeros there, not half a write
-            if error.errno != errno.ENOSPC or not self._make_room():
+            except OSError as error:
+                if error.errno == errno.ENOSPC and self._make_room():
+                    continue
+                os.ftruncate(
+                    self.fd, self.size
+                )  # a lengthening later shall find zeros there, not half a write
+                if before and done:
+                    os.pwrite(
+                        self.fd, before[:done], offset
+                    )  # into blocks that were just written: room is there
                 raise
-            self._write_all(view, offset)
+
+    def _overwritten(self, start: int, stop: int) -> bytes:
+        """Give the bytes that a write is about to replace; none where all are still to be fetched."""
+        if start >= stop or self.present.gap(start, stop) == (start, stop):
+            return b""
+        return self.pread(stop - start, start)
 
     def fill(self, data: bytes, offset: int, limit: int) -> None:
         """Write fetched bytes, below `limit` and only where nothing is yet: what was written here stays."""

@@ -130,6 +130,37 @@ def test_a_write_that_fails_half_way_leaves_no_bytes_behind_the_end(blob: Blob) 
     assert blob.pread(200, 0) == b"hello" + bytes(195)
 
 
+def test_a_write_that_fails_half_way_brings_back_what_it_overwrote(blob: Blob) -> None:
+    """The blob may be clean: half a write in it would be shown, and uploaded with the next one, as the store's."""
+    blob.expect(40)
+    blob.pwrite(b"hello", 10)
+    for offset in (0, 8, 12):
+        with files_end_at(64), pytest.raises(OSError, match="too large"):
+            blob.pwrite(b"x" * 100, offset)
+        blob.check_invariants()
+        assert blob.pread(5, 10) == b"hello"
+        assert (blob.present.gap(0, 40), blob.present.gap(10, 40)) == ((0, 10), (15, 40))
+    blob.fill(b"r" * 40, 0, 40)
+    assert blob.pread(100, 0) == b"r" * 10 + b"hello" + b"r" * 25
+
+
+def test_room_is_made_as_often_as_it_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = iter(range(3000))  # more than Python's stack has frames
+    blob = Blob(str(tmp_path / "blob"), lambda: next(rounds, None) is not None)
+    blob.acquire()
+    pwrite, left = os.pwrite, [10, *[0] * 2000, 100]
+
+    def nearly_full(fd: int, data: memoryview, offset: int) -> int:
+        if not (room := left.pop(0)):
+            raise OSError(errno.ENOSPC, "full")
+        return pwrite(fd, data[:room], offset)
+
+    monkeypatch.setattr(os, "pwrite", nearly_full)
+    blob.pwrite(b"x" * 100, 0)
+    assert blob.pread(200, 0) == b"x" * 100
+    assert next(rounds) == 2000
+
+
 def test_what_a_failed_write_did_not_write_is_still_to_be_fetched(blob: Blob) -> None:
     blob.expect(len(REMOTE))
     with files_end_at(20), pytest.raises(OSError, match="too large"):
