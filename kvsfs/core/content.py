@@ -116,7 +116,12 @@ class Content:
 
         fsync(2) takes milliseconds and up: it runs in a thread.
         """
-        await trio.to_thread.run_sync(self._blobs.make_durable, self.blob)
+        blob = self.blob
+        blob.acquire()  # a write that unshares it meanwhile lets go of it
+        try:
+            await trio.to_thread.run_sync(self._blobs.make_durable, blob)
+        finally:
+            blob.release()
 
     @contextmanager
     def frozen(self) -> Iterator[Blob]:

@@ -173,7 +173,9 @@ class Alone:
             _, failed = await self.attempt(self.m.walk(path), errno.ENOENT)
             if failed != errno.ENOENT:
                 return
-            fh = await self.m.create(path, flags)
+            fh, failed = await self.attempt(self.m.create(path, flags), 0)
+            if failed:  # to append it asks the store, which may be held back or out of reach
+                return
             node = Node(self.m.fs._files.get(fh).file.number)
             self.files[path] = node
             self.handles.append(Handle(fh, node, flags, written=0))
@@ -668,7 +670,9 @@ class Shared:
             await self.m.mkdir("d")
         _, failed = await self.attempt(self.m.walk(path), errno.ENOENT)
         if failed:
-            fh = await self.m.create(path, flags)
+            fh, failed = await self.attempt(self.m.create(path, flags), errno.ESTALE)
+            if failed:  # it was there when it was asked for, to append, and gone when it was opened
+                return
             self.shown(fh, await self.m.read_all(fh), flags)  # empty, but to append to what came meanwhile
 
     async def op_open(self, path: str, flags: int) -> None:

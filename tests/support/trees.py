@@ -19,7 +19,7 @@ AWKWARD_NAMES = [
     "with a space.txt",
     " leading and trailing ",
     "tilde~",
-    "#hash#",
+    "#hash",
     "100%.txt",
     "bang!.txt",
     "ends in bang!",
