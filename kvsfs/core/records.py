@@ -157,7 +157,11 @@ class Records:
         head = await self._store.head_record(file.key)
         if head is None or head.validator is None or head.length in file.unanswered:
             return
-        if file.head is None or file.head.validator != head.validator:
+        if file.head is None:  # never asked for: all that is known of what was there is its listed size
+            unchanged = file.listed_size > 0 and head.length in (None, file.listed_size)
+        else:
+            unchanged = file.head.validator == head.validator
+        if not unchanged:
             raise RecordChanged(
                 f"{file.key} was written by somebody else since our upload failed: not replaced"
             )
@@ -171,6 +175,7 @@ class Records:
             return
         head = await self._store.head_record(file.key)
         if head is not None and file.content_type is None:
+            file.head = file.head or head
             file.content_type = head.content_type
             file.type_guessed = not file.listed_size and head.content_type == content_types.UNKNOWN
 
