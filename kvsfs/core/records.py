@@ -210,6 +210,10 @@ class Records:
         if seen is not None:  # a listing found the new record before we were done
             self._inodes.detach(seen)
         self._inodes.move(file, folder, component, key)
+        if not sends:  # what the store has under this key is not what it had under the other
+            file.head = None if target is None else target.head
+            file.listed_size = 0 if target is None else target.listed_size
+            file.unanswered.clear()
         file.stored, file.temporary = in_store, temporary
         file.changed_at = trio.current_time() if sends else math.inf
 

@@ -52,13 +52,16 @@ class Uploads:
             raise file.failure
 
     async def renamed(self, file: File) -> None:
-        """Hold a file that was renamed to a temporary name, or upload it if it replaced a record. Raises as `now`."""
+        """Hold a file that was renamed to a temporary name. Raises OSError.
+
+        Also where it replaced a record: the rename is done here by now, and must not fail for the network.
+        """
         content = file.content
         if content is None or not content.dirty or not file.temporary or self._deferral.holds(file):
             return
         content.acquire()
         try:
-            await self.now(file, content)
+            await self._deferral.hold(file, content)
         finally:
             self._versions.release(file, content)
 

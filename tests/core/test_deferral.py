@@ -217,6 +217,25 @@ def test_a_backup_that_cannot_be_uploaded_keeps_its_record_in_the_store() -> Non
     on_mock_clock(main)
 
 
+def test_a_rename_over_a_backup_does_not_fail_for_the_network() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("f", b"newer")
+            await m.other.put("f!7E", b"backup")
+            await m.read_file("f")
+            for _ in range(2):
+                m.hooks.fail("set_record", GONE)
+            await m.rename("f", "f~")
+            assert await m.names() == ["f~"]
+            await grace()
+            assert await m.other.records() == {"f": b"newer", "f!7E": b"backup"}
+            await m.fs.drain()
+            await m.fs.drain()
+            assert await m.other.records() == {"f!7E": b"newer"}
+
+    on_mock_clock(main)
+
+
 def test_a_rename_there_and_back_again_loses_nothing() -> None:
     async def main() -> None:
         async with mounted() as m:
