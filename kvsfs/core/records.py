@@ -180,29 +180,41 @@ class Records:
             file.type_guessed = not file.listed_size and head.content_type == content_types.UNKNOWN
 
     async def _rename(self, file: File, folder: Folder, component: bytes, target: File | None) -> None:
-        key = names.encode(folder.path + component)
+        key, name = names.encode(folder.path + component), names.display(component)
         ghost = await self._deletes.exhume(key)
-        await self._inherit_type(file, target or ghost)
-        if target is not None:
-            await self._keep_for_readers(target)
-        name = names.display(component)
-        temporary, local_only = is_temporary(name), is_local_only(name)
-        if file.content is not None and file.content.local_only and not local_only:
-            file.content.make_ours(key)
-            file.content.closed_version = file.content.version
-        sends = not (temporary or local_only) and (file.stored or _is_closed(file))
-        if sends:
-            try:
+        try:
+            await self._inherit_type(file, target or ghost)
+            if target is not None:
+                await self._keep_for_readers(target)
+            if file.content is not None and file.content.local_only and not is_local_only(name):
+                file.content.make_ours(key)
+                file.content.closed_version = file.content.version
+            stays = is_temporary(name) or is_local_only(name)
+            sends = not stays and (file.stored or _is_closed(file))
+            if sends:
                 await self._send_under(file, key, folder, component)
-            except BaseException:
-                self._deletes.put_back(ghost)
-                raise
-        elif file.stored:
-            await self._keep_here(file, key)
+            elif file.stored:
+                await self._keep_here(file, key)
+        except BaseException:
+            self._deletes.put_back(ghost)
+            raise
         in_store = sends or ghost is not None or (target is not None and target.stored)
+        self._move(file, folder, component, key, target)
+        if not sends:  # what the store has under this key is not what it had under the other
+            file.head = None if target is None else target.head
+            file.listed_size = 0 if target is None else target.listed_size
+            file.unanswered.clear()
+        file.stored, file.temporary = in_store, is_temporary(name)
+        file.changed_at = trio.current_time() if sends else math.inf
+
+    def _move(
+        self, file: File, folder: Folder, component: bytes, key: RecordKey, target: File | None
+    ) -> None:
+        """Give a file its new name here, in the place of `target`."""
+        name = names.display(component)
         if target is not None:
             self._take_name(target)
-        if local_only and file.content is not None:
+        if is_local_only(name) and file.content is not None:
             file.content.make_local(folder.shown_path(name))
         if file.parent is not None:
             file.parent.note_removal(file.component, trio.current_time())
@@ -210,12 +222,6 @@ class Records:
         if seen is not None:  # a listing found the new record before we were done
             self._inodes.detach(seen)
         self._inodes.move(file, folder, component, key)
-        if not sends:  # what the store has under this key is not what it had under the other
-            file.head = None if target is None else target.head
-            file.listed_size = 0 if target is None else target.listed_size
-            file.unanswered.clear()
-        file.stored, file.temporary = in_store, temporary
-        file.changed_at = trio.current_time() if sends else math.inf
 
     async def _send_under(self, file: File, key: RecordKey, folder: Folder, component: bytes) -> None:
         """Store a file under another key, and delete the record that it had."""
