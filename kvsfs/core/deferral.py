@@ -93,7 +93,7 @@ class Deferral:
     async def _wait_and_upload(self, file: File, scope: trio.CancelScope) -> None:
         with scope:
             await trio.sleep(GRACE)
-        if scope.cancelled_caught:
+        if self._waiting.get(file) is not scope:  # stopped, perhaps in the moment in which the grace was over
             return
         held = self.holds(file)
         del self._waiting[file]

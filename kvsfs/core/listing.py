@@ -81,12 +81,6 @@ class Lister:
         await self._look_up(folder, self._current(folder), _component_of(name))
         return folder.child(name)
 
-    async def complete(self, folder: Folder) -> None:
-        """Know every name in a folder. Raises StoreError."""
-        listing = self._current(folder)
-        while not listing.complete:
-            await self._advance(folder, listing)
-
     async def is_empty(self, folder: Folder) -> bool:
         """Tell whether nothing but a marker is in a folder, here or in the store. Raises StoreError."""
         listing = self._current(folder)
