@@ -7,8 +7,6 @@ nothing; still there after the grace it is uploaded like any other: late, never 
 
 from __future__ import annotations
 
-import fnmatch
-import os
 from collections.abc import Callable
 
 import trio
@@ -17,42 +15,6 @@ from kvsfs.core.background import Background
 from kvsfs.core.content import Content
 from kvsfs.core.inodes import File
 from kvsfs.core.tuning import GRACE
-
-NAMES = ("4913", "*~", "*.part", "*.tmp")
-"""vim's probe of the folder, backups, downloads, and saves by way of `f.tmp`."""
-
-
-LOCAL_ONLY_NAMES = (
-    ".*.sw[a-p]",  # vim's swap
-    "#*#",  # emacs' auto-save
-    ".#*",  # emacs' lock
-    ".~lock.*#",  # LibreOffice's lock
-    ".DS_Store",
-    "._*",  # macOS' resource forks
-    "Thumbs.db",
-)
-"""What no store is to have. Short on purpose: whatever could be a user's own file is not in it."""
-
-
-def is_local_only(name: bytes) -> bool:
-    """Tell by its name whether a file never reaches the store."""
-    return _matches(name, LOCAL_ONLY_NAMES)
-
-
-def is_temporary(name: bytes, flags: int = 0) -> bool:
-    """Tell whether a file is made to be renamed or removed: by the open flags of mkstemp(3), or by its name.
-
-    sed, perl, rsync, git, zip, emacs and vim's swap file use those flags; `cp`, `mv` and `install` create with
-    O_WRONLY and are not meant.
-    """
-    if flags & os.O_ACCMODE == os.O_RDWR and flags & os.O_EXCL:
-        return True
-    return _matches(name, NAMES)
-
-
-def _matches(name: bytes, patterns: tuple[str, ...]) -> bool:
-    text = os.fsdecode(name)
-    return any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns)
 
 
 class Deferral:

@@ -20,12 +20,12 @@ from kvsfs.cache.blobs import BlobFolder
 from kvsfs.core import descriptors, names
 from kvsfs.core.background import Background
 from kvsfs.core.content import Content
-from kvsfs.core.deferral import is_local_only, is_temporary
 from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.handles import FileHandle, FolderHandle, HandleTable
 from kvsfs.core.inodes import File, Folder, InodeTable, Ownership
 from kvsfs.core.listing import Lister
 from kvsfs.core.markers import Markers
+from kvsfs.core.name_rules import NameRules
 from kvsfs.core.records import Records
 from kvsfs.core.requests import Changes, OpenFile
 from kvsfs.core.tuning import Tuning
@@ -58,6 +58,7 @@ class FileSystem:
     ) -> None:
         modified_ns = int(info.modified_at.timestamp() * 1_000_000_000)
         self._tuning = tuning
+        self._rules = NameRules.of(tuning)
         self._blobs = blobs
         self._background = Background(nursery)
         self.inodes = InodeTable(ownership, modified_ns)
@@ -73,7 +74,7 @@ class FileSystem:
         self._lister = Lister(store, self.inodes, self._versions, tuning.listing_ttl)
         self._versions.restore_local(self.inodes.root)
         self._deletes = DeferredDeletes(store, self._background)
-        self._records = Records(store, self.inodes, self._versions, self._deletes)
+        self._records = Records(store, self.inodes, self._versions, self._deletes, self._rules)
         self._uploads = Uploads(self._records, self._versions, self._background, tuning.close_timeout)
         self._markers = Markers(store, self._lister, self._background)
         self.xattrs = Xattrs(store, self._versions, self._records)
@@ -212,7 +213,9 @@ class FileSystem:
         key = names.encode(folder.path + component)
         # Before the name is there and a deletion is given up: the disk may be full.
         content = (
-            self._versions.local(folder.shown_path(name)) if is_local_only(name) else self._versions.empty()
+            self._versions.local(folder.shown_path(name))
+            if self._rules.is_local_only(folder, name)
+            else self._versions.empty()
         )
         ghost = await self._deletes.exhume(key)
         listed = folder.files.get(component)
@@ -220,7 +223,7 @@ class FileSystem:
             self.inodes.detach(listed)
         file = self.inodes.add_file(folder, component, key)
         file.content = content
-        file.temporary = is_temporary(name, flags)
+        file.temporary = self._rules.is_temporary(name, flags)
         if ghost is not None:
             ghost.pass_on(file)
         file.mode = stat.S_IFREG | stat.S_IMODE(mode)

@@ -155,6 +155,8 @@ class Folder(Inode):
     prefix: str = ""
     marker: bool = False
     """Whether the store has this folder's marker record."""
+    local_only: bool = False
+    """Whether what is made in it never reaches the store: by its own name, or that of a folder above."""
     files: dict[bytes, File] = field(default_factory=dict)
     folders: dict[bytes, Folder] = field(default_factory=dict)
     listing: ListingPass | None = None

@@ -11,10 +11,10 @@ import trio
 
 from kvsfs.core import content_types, names
 from kvsfs.core.content import Content
-from kvsfs.core.deferral import is_local_only, is_temporary
 from kvsfs.core.deletes import DeferredDeletes, Ghost
 from kvsfs.core.fetching import AHEAD_BYTES
 from kvsfs.core.inodes import File, Folder, InodeTable
+from kvsfs.core.name_rules import NameRules
 from kvsfs.core.versions import Versions
 from kvsfs.errors import FileError, RecordChanged, StoreError, StoreUnreachable
 from kvsfs.store.bodies import FileBody
@@ -46,9 +46,15 @@ class Records:
     """
 
     def __init__(
-        self, store: Store, inodes: InodeTable, versions: Versions, deletes: DeferredDeletes
+        self,
+        store: Store,
+        inodes: InodeTable,
+        versions: Versions,
+        deletes: DeferredDeletes,
+        rules: NameRules,
     ) -> None:
         self._deletes = deletes
+        self._rules = rules
         self._store = store
         self._inodes = inodes
         self._versions = versions
@@ -186,10 +192,11 @@ class Records:
             await self._inherit_type(file, target or ghost)
             if target is not None:
                 await self._keep_for_readers(target)
-            if file.content is not None and file.content.local_only and not is_local_only(name):
+            local_only = self._rules.is_local_only(folder, name)
+            if file.content is not None and file.content.local_only and not local_only:
                 file.content.make_ours(key)
                 file.content.closed_version = file.content.version
-            stays = is_temporary(name) or is_local_only(name)
+            stays = self._rules.is_temporary(name) or local_only
             sends = not stays and (file.stored or _is_closed(file))
             if sends:
                 await self._send_under(file, key, folder, component)
@@ -204,7 +211,7 @@ class Records:
             file.head = None if target is None else target.head
             file.listed_size = 0 if target is None else target.listed_size
             file.unanswered.clear()
-        file.stored, file.temporary = in_store, is_temporary(name)
+        file.stored, file.temporary = in_store, self._rules.is_temporary(name)
         file.changed_at = trio.current_time() if sends else math.inf
 
     def _move(
@@ -214,7 +221,7 @@ class Records:
         name = names.display(component)
         if target is not None:
             self._take_name(target)
-        if is_local_only(name) and file.content is not None:
+        if self._rules.is_local_only(folder, name) and file.content is not None:
             file.content.make_local(folder.shown_path(name))
         if file.parent is not None:
             file.parent.note_removal(file.component, trio.current_time())

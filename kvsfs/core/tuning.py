@@ -24,3 +24,7 @@ class Tuning:
     cache_bytes: int = 10 * 1024**3
     read_only: bool = False
     strict_names: bool = False
+    deferred: tuple[str, ...] = ()
+    """Patterns of names beside the built-in ones: files that are made to be renamed or removed."""
+    local_only: tuple[str, ...] = ()
+    """Patterns of names beside the built-in ones: what no store is to have."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from kvsfs.core.deferral import is_temporary
+from kvsfs.core.name_rules import NameRules
 from kvsfs.core.tuning import GRACE
 from kvsfs.errors import FileError, RecordTooLarge, StoreUnreachable
 from tests.support.mounted import Mounted, mounted, on_mock_clock
@@ -58,7 +58,7 @@ async def grace() -> None:
     ],
 )
 def test_what_counts_as_temporary(name: bytes, flags: int, *, expected: bool) -> None:
-    assert is_temporary(name, flags) is expected
+    assert NameRules().is_temporary(name, flags) is expected
 
 
 def test_a_save_by_rename_is_one_put_under_the_final_name() -> None:

@@ -7,8 +7,9 @@ import os
 import pytest
 import trio
 
-from kvsfs.core.deferral import is_local_only
-from kvsfs.core.tuning import GRACE
+from kvsfs.core.inodes import InodeTable, Ownership
+from kvsfs.core.name_rules import NameRules
+from kvsfs.core.tuning import GRACE, Tuning
 from tests.support.mounted import mounted, on_mock_clock
 
 SWAP = ".f.swp"
@@ -35,7 +36,8 @@ SWAP = ".f.swp"
     ],
 )
 def test_what_is_local_only(name: bytes, *, expected: bool) -> None:
-    assert is_local_only(name) is expected
+    root = InodeTable(Ownership(), 0).root
+    assert NameRules().is_local_only(root, name) is expected
 
 
 def test_a_local_only_file_costs_nothing_and_survives_a_remount() -> None:
@@ -159,5 +161,24 @@ def test_a_local_only_file_can_be_cut_renamed_and_replaced_by_its_like() -> None
             m.remount()
             assert await m.read_file("#b#") == b"cut"
             m.fs.check_invariants()
+
+    on_mock_clock(main)
+
+
+def test_patterns_of_ones_own_add_to_the_built_in_ones() -> None:
+    async def main() -> None:
+        tuning = Tuning(local_only=("*.lock",), deferred=("*.new",))
+        async with mounted(tuning=tuning) as m:
+            await m.names()
+            with m.costs():
+                await m.write_file("f.lock", b"mine")
+                await m.write_file(SWAP, b"swap")
+                await m.write_file("f.new", b"content")
+            with m.costs(set_record=1):
+                await m.rename("f.new", "f")
+            await m.fs.drain()
+            assert await m.other.records() == {"f": b"content"}
+            m.remount()
+            assert sorted(await m.names()) == [SWAP, "f", "f.lock"]
 
     on_mock_clock(main)

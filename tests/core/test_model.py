@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from kvsfs.core import names
 from kvsfs.core.content import Content
-from kvsfs.core.deferral import is_temporary
 from kvsfs.core.inodes import File
+from kvsfs.core.name_rules import NameRules
 from kvsfs.core.requests import Changes
 from kvsfs.core.tuning import GRACE, Tuning
 from kvsfs.errors import PermissionDenied, StoreError, StoreTimeout, StoreUnreachable
@@ -88,7 +88,7 @@ class Handle:
 
 def is_held_back(path: str) -> bool:
     """Tell whether a file's upload may wait for the grace; the end of the mount shows that it comes."""
-    return is_temporary(path.encode())
+    return NameRules().is_temporary(path.encode())
 
 
 class Alone:

@@ -1,0 +1,56 @@
+"""What a file's name says about it: whether it is soon renamed or removed, and whether a store is to have it."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from dataclasses import dataclass
+
+from kvsfs.core.inodes import Folder
+from kvsfs.core.tuning import Tuning
+
+TEMPORARY = ("4913", "*~", "*.part", "*.tmp")
+"""vim's probe of the folder, backups, downloads, and saves by way of `f.tmp`."""
+
+LOCAL_ONLY = (
+    ".*.sw[a-p]",  # vim's swap
+    "#*#",  # emacs' auto-save
+    ".#*",  # emacs' lock
+    ".~lock.*#",  # LibreOffice's lock
+    ".DS_Store",
+    "._*",  # macOS' resource forks
+    "Thumbs.db",
+)
+"""What no store is to have. Short on purpose: whatever could be a user's own file is not in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameRules:
+    """Patterns as fnmatch(3) reads them, for whole names; case matters. `--deferred` and `--local-only` add some."""
+
+    temporary: tuple[str, ...] = TEMPORARY
+    local_only: tuple[str, ...] = LOCAL_ONLY
+
+    @classmethod
+    def of(cls, tuning: Tuning) -> NameRules:
+        """Give the built-in rules and those of a mount's options."""
+        return cls(TEMPORARY + tuning.deferred, LOCAL_ONLY + tuning.local_only)
+
+    def is_temporary(self, name: bytes, flags: int = 0) -> bool:
+        """Tell whether a file is made to be renamed or removed: by the open flags of mkstemp(3), or by its name.
+
+        sed, perl, rsync, git, zip, emacs and vim's swap file use those flags; `cp`, `mv` and `install` create with
+        O_WRONLY and are not meant.
+        """
+        if flags & os.O_ACCMODE == os.O_RDWR and flags & os.O_EXCL:
+            return True
+        return _matches(name, self.temporary)
+
+    def is_local_only(self, folder: Folder, name: bytes) -> bool:
+        """Tell whether what gets this name in a folder never reaches the store."""
+        return folder.local_only or _matches(name, self.local_only)
+
+
+def _matches(name: bytes, patterns: tuple[str, ...]) -> bool:
+    text = os.fsdecode(name)
+    return any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns)
