@@ -19,6 +19,7 @@ import trio
 from kvsfs.cache.blobs import BlobFolder
 from kvsfs.core import descriptors, names
 from kvsfs.core.background import Background
+from kvsfs.core.compression import Compression
 from kvsfs.core.content import Content
 from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.handles import FileHandle, FolderHandle, HandleTable
@@ -74,7 +75,8 @@ class FileSystem:
         self._lister = Lister(store, self.inodes, self._versions, tuning.listing_ttl)
         self._versions.restore_local(self.inodes.root)
         self._deletes = DeferredDeletes(store, self._background)
-        self._records = Records(store, self.inodes, self._versions, self._deletes, self._rules)
+        compression = Compression(blobs, tuning.compress)
+        self._records = Records(store, self.inodes, self._versions, self._deletes, self._rules, compression)
         self._uploads = Uploads(self._records, self._versions, self._background, tuning.close_timeout)
         self._markers = Markers(store, self._lister, self._background)
         self.xattrs = Xattrs(store, self._versions, self._records)

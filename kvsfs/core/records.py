@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import trio
 
 from kvsfs.core import content_types, names
+from kvsfs.core.compression import Compression
 from kvsfs.core.content import Content
 from kvsfs.core.deletes import DeferredDeletes, Ghost
 from kvsfs.core.fetching import AHEAD_BYTES
@@ -17,7 +18,6 @@ from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.name_rules import NameRules
 from kvsfs.core.versions import Versions
 from kvsfs.errors import FileError, RecordChanged, StoreError, StoreUnreachable
-from kvsfs.store.bodies import FileBody
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordHead, RecordKey
 
@@ -33,6 +33,7 @@ class _Sent:
     content: Content
     version: int
     size: int
+    stored_size: int
     head: RecordHead
 
 
@@ -52,9 +53,11 @@ class Records:
         versions: Versions,
         deletes: DeferredDeletes,
         rules: NameRules,
+        compression: Compression,
     ) -> None:
         self._deletes = deletes
         self._rules = rules
+        self._compression = compression
         self._store = store
         self._inodes = inodes
         self._versions = versions
@@ -138,12 +141,16 @@ class Records:
             version = content.version
             with content.frozen() as blob:
                 size = blob.size
-                file.unanswered.add(size)
-                head = await self._store.set_record(key, FileBody(blob.fd, size), content_type=content_type)
+                async with self._compression.body(blob, content_type) as (body, encoding):
+                    if encoding is None:  # else its headers will not tell its length
+                        file.unanswered.add(size)
+                    head = await self._store.set_record(
+                        key, body, content_type=content_type, content_encoding=encoding
+                    )
         except StoreError as error:
             file.failure = error
             raise
-        return _Sent(content, version, size, head)
+        return _Sent(content, version, size, body.length, head)
 
     async def _type_for_upload(self, file: File, content: Content, component: bytes) -> str:
         """Keep the record's type; guess one for a new record, and again while it was only guessed."""
@@ -309,7 +316,7 @@ def _confirm(file: File, sent: _Sent) -> None:
     file.stored, file.failure = True, None
     file.unanswered.clear()
     file.changed_at = file.validated_at = now
-    file.listed_size = file.length = sent.size
+    file.listed_size, file.length = sent.stored_size, sent.size
     file.head = sent.head
     folder = file.parent
     while folder is not None and folder.changed_at == math.inf:

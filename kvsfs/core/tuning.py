@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kvsfs.types import ContentEncoding
+
 GRACE = 2.0
 """Seconds that a folder stays empty, a temporary file keeps its name, or a removed record's key stays unwritten
 before it costs a request. `cp -r`, `rm -r` and programs that save by renaming are through within milliseconds; on a
@@ -24,6 +26,8 @@ class Tuning:
     cache_bytes: int = 10 * 1024**3
     read_only: bool = False
     strict_names: bool = False
+    compress: ContentEncoding | None = None
+    """None: listed sizes are then those that a reader sees, and Range works."""
     deferred: tuple[str, ...] = ()
     """Patterns of names beside the built-in ones: files that are made to be renamed or removed."""
     local_only: tuple[str, ...] = ()
