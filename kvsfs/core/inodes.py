@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import errno
 import math
 import os
@@ -132,6 +133,8 @@ class ListingPass:
     cursor: str | None = None
     """Where the next page starts; every key up to it was seen."""
     pages: int = 0
+    asked: list[tuple[str, float]] = field(default_factory=list)
+    """The last key that each page went past, and when the page was asked for."""
     took: float = 0.0
     """Seconds that the pages cost so far."""
     complete: bool = False
@@ -141,6 +144,11 @@ class ListingPass:
     """In the order of their keys."""
     lock: trio.Lock = field(default_factory=trio.Lock)
     """Held while a page is fetched: one request, however many wait for it."""
+
+    def asked_about(self, key: str) -> float:
+        """When the page was asked for that shows a key, or shows that it is not there; -inf when none did."""
+        page = bisect.bisect_left(self.asked, (key, -math.inf))
+        return self.asked[page][1] if page < len(self.asked) else -math.inf
 
 
 @dataclass(slots=True, eq=False)

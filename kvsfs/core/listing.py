@@ -32,6 +32,9 @@ READ_ENTRIES = 512
 """Entries given at a time. The kernel takes what fits into its buffer, 4 KiB (some 30 names) for getdents(2) of
 a page, and asks again from there: the rest of a million names must not be prepared anew each time."""
 
+LAST_KEY = "\x7f"
+"""Sorts behind every key: what a listing's last page goes past."""
+
 LOOKUP_PAGE = 100
 """Keys asked for with one name: enough to find a folder behind names that go on with an encoded byte."""
 
@@ -48,7 +51,9 @@ class Lister:
     """Keeps the folders' `files` and `folders` in step with the store.
 
     A folder is known through its current `ListingPass`. What this mount changed after a page was asked for
-    wins over the page (`changed_at`, `removals`). Names lead to inodes only here and in `InodeTable`.
+    wins over the page (`changed_at`, `removals`), and so does what a page of the current pass showed that was
+    asked for later: of two passes that overlap, the older one brings no name back. Names lead to inodes only
+    here and in `InodeTable`.
 
     Every await is one page or one lookup; whatever happened to the folder meanwhile is merged by the rule
     above, so no lock is held but the pass's own.
@@ -183,7 +188,9 @@ class Lister:
             listing.pages += 1
             if page.is_truncated:
                 listing.cursor = _next_cursor(folder, listing.cursor, page)
+                listing.asked.append((listing.cursor, seen.requested_at))
             else:
+                listing.asked.append((LAST_KEY, seen.requested_at))
                 listing.complete = folder.listed_once = True
                 self._sweep(folder, listing)
 
@@ -194,16 +201,20 @@ class Lister:
         path = names.decode(entry.key)[len(folder.path) :]
         component, slash, below = path.partition(b"/")
         if slash:
-            self._see_folder(folder, component, seen, marker=not below and entry.size == 0)
+            self._see_folder(folder, component, entry.key, seen, marker=not below and entry.size == 0)
         elif not path and entry.size == 0:
             folder.marker = True
         else:
             self._see_file(folder, component, entry, seen)
 
-    def _see_folder(self, parent: Folder, component: bytes, seen: _Seen, *, marker: bool) -> None:
+    def _see_folder(
+        self, parent: Folder, component: bytes, key: RecordKey, seen: _Seen, *, marker: bool
+    ) -> None:
         folder = parent.folders.get(component)
         if folder is None:
             if parent.removals.get(component + b"/", -math.inf) >= seen.requested_at:
+                return
+            if _is_outdated(parent, key, seen):
                 return
             folder = self._inodes.add_folder(parent, component)
             self._versions.restore_local(folder)
@@ -214,6 +225,8 @@ class Lister:
         file = parent.files.get(component)
         if file is None:
             if parent.removals.get(component, -math.inf) >= seen.requested_at:
+                return
+            if _is_outdated(parent, entry.key, seen):
                 return
             file = self._inodes.add_file(parent, component, entry.key)
             file.listed_size = entry.size
@@ -267,6 +280,11 @@ def _arrive(child: File | Folder, seen: _Seen) -> None:
     if child.listed_by < seen.listing.number:
         child.listed_by = seen.listing.number
         seen.listing.arrivals.append(child)
+
+
+def _is_outdated(folder: Folder, key: RecordKey, seen: _Seen) -> bool:
+    """Tell whether a page that was asked for later has told already that an unknown key is not there."""
+    return folder.listing is not None and folder.listing.asked_about(key) > seen.requested_at
 
 
 def _distrust(file: File) -> None:

@@ -539,3 +539,46 @@ def test_what_a_listing_takes_away_leaves_no_cache_file_and_no_inode() -> None:
             m.fs.check_invariants()
 
     on_mock_clock(main)
+
+
+@pytest.mark.parametrize("key", ["gone", "gone!2Fbelow"])
+def test_an_older_pass_brings_nothing_back_that_a_newer_one_found_gone(key: str) -> None:
+    """Its page was asked for while the name was there, and answered when it was gone."""
+
+    async def main() -> None:
+        async with mounted() as m:
+            await put_all(m, "a", key, "z")
+            late = m.hooks.hold_answer("list_keys")
+            fh = m.fs.opendir(ROOT)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read_on, m, fh)
+                await late.reached.wait()
+                await trio.sleep(TTL + 1)
+                await m.other.delete(key)
+                assert await m.names() == ["a", "z"]
+                late.open()
+            assert await m.names() == ["a", "z"]
+            with pytest.raises(FileError), m.costs():
+                await m.walk("gone")
+
+    on_mock_clock(main)
+
+
+def test_a_page_that_is_asked_for_later_shows_what_is_new_to_an_earlier_pass() -> None:
+    async def main() -> None:
+        async with mounted(page_size=2) as m:
+            await put_all(m, "a", "b", "c", "d")
+            fh = m.fs.opendir(ROOT)
+            first = await read_on(m, fh)
+            found, place = [name for name, _ in first], first[-1][1]
+            await trio.sleep(TTL + 1)
+            assert await m.names() == ["a", "b", "c", "d"]
+            await trio.sleep(1)
+            await put_all(m, "e")
+            while entries := await read_on(m, fh, place):
+                found += [name for name, _ in entries]
+                place = entries[-1][1]
+            assert sorted(found) == ["a", "b", "c", "d", "e"]
+            assert await m.names() == ["a", "b", "c", "d", "e"]
+
+    on_mock_clock(main)
