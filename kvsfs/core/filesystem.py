@@ -253,10 +253,18 @@ class FileSystem:
         self._written(handle)
 
     async def flush(self, fh: int) -> None:
-        """One descriptor was closed: upload, if it was the last one of the process that opened the handle."""
+        """One descriptor was closed: upload, if it was the last to write by of the process that opened the handle.
+
+        Where that process goes on by another handle, that one's close answers for these bytes as well.
+        """
         handle = self._files.get(fh)
-        if handle.dirty and not self._opener_goes_on(handle):
+        if not handle.dirty:
+            return
+        if not self._opener_goes_on(handle):
             await self._uploads.now(handle.file, handle.content)
+        elif handle.file.handles > 1:
+            for other in self._files:
+                other.answer_for(handle)
 
     async def fsync(self, fh: int) -> None:
         """Upload what the handle's file has that the store has not."""
@@ -413,7 +421,7 @@ class FileSystem:
     def _opener_goes_on(self, handle: FileHandle) -> bool:
         if handle.opener is None or self.device is None:
             return False
-        return descriptors.holds_open(handle.opener, handle.file.number, self.device)
+        return descriptors.holds_open_to_write(handle.opener, handle.file.number, self.device)
 
     def _new_component(self, folder: Folder, name: bytes) -> bytes:
         """Give the component for a new name. EINVAL for what is reserved, EEXIST for what is there."""

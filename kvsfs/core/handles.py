@@ -40,9 +40,19 @@ class FileHandle:
         """Whether this handle's changes are not all in the store."""
         return self.written > self.content.stored_version
 
+    @property
+    def writable(self) -> bool:
+        """Whether it was opened to write."""
+        return self.flags & os.O_ACCMODE != os.O_RDONLY
+
     def mark_written(self) -> None:
         """Note that this handle made the content's newest change."""
         self.written = self.content.version
+
+    def answer_for(self, other: FileHandle) -> None:
+        """Take over what a handle of the same process wrote, if this one could have written it."""
+        if self.writable and self.content is other.content and self.opener == other.opener:
+            self.written = max(self.written, other.written)
 
 
 @dataclass(slots=True, eq=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kvsfs.core.descriptors import holds_open, thread_group
+from kvsfs.core.descriptors import holds_open_to_write, thread_group
 
 NOBODY = 2**22 + 1
 """No process: PID_MAX_LIMIT is 2**22."""
@@ -32,7 +32,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 def held(process: int, path: Path) -> bool:
     found = path.stat()
-    return holds_open(process, found.st_ino, found.st_dev)
+    return holds_open_to_write(process, found.st_ino, found.st_dev)
 
 
 @contextmanager
@@ -58,7 +58,7 @@ class TestHoldsOpen:
     def test_only_while_a_descriptor_is_open(self, path: Path) -> None:
         path.write_text("x")
         assert not held(os.getpid(), path)
-        first = os.open(path, os.O_RDONLY)
+        first = os.open(path, os.O_RDWR)
         second = os.dup(first)
         assert held(os.getpid(), path)
         os.close(first)
@@ -66,28 +66,34 @@ class TestHoldsOpen:
         os.close(second)
         assert not held(os.getpid(), path)
 
+    def test_to_read_does_not_count(self, path: Path) -> None:
+        path.write_text("x")
+        with path.open():
+            assert not held(os.getpid(), path)
+            with path.open("a"):
+                assert held(os.getpid(), path)
+
     def test_another_file_does_not_count(self, path: Path) -> None:
         path.write_text("x")
         other = path.with_name(path.name + "-other")
         other.write_text("x")
         try:
-            with other.open():
+            with other.open("a"):
                 assert not held(os.getpid(), path)
         finally:
             other.unlink()
 
     def test_the_same_number_on_another_device_does_not_count(self, path: Path) -> None:
-        path.write_text("x")
-        with path.open():
+        with path.open("a"):
             found = path.stat()
-            assert holds_open(os.getpid(), found.st_ino, found.st_dev)
-            assert not holds_open(os.getpid(), found.st_ino, found.st_dev + 1)
+            assert holds_open_to_write(os.getpid(), found.st_ino, found.st_dev)
+            assert not holds_open_to_write(os.getpid(), found.st_ino, found.st_dev + 1)
 
     def test_an_unlinked_file_counts(self, path: Path) -> None:
         with path.open("w") as file:
             path.unlink()
             found = os.fstat(file.fileno())
-            assert holds_open(os.getpid(), found.st_ino, found.st_dev)
+            assert holds_open_to_write(os.getpid(), found.st_ino, found.st_dev)
 
     def test_a_child_that_inherited_it_counts_for_itself(self, path: Path) -> None:
         with path.open("w") as file, child(file.fileno()) as process:

@@ -92,6 +92,28 @@ def test_each_writers_close_stores_what_there_is(mounted: Mounted, store: StoreA
     assert store.content("f") == b"oneONE"
 
 
+def test_the_last_close_of_a_process_stores_what_its_earlier_ones_wrote(
+    mounted: Mounted, store: StoreApi
+) -> None:
+    path = mounted.path / "f"
+    for number in range(20):
+        writer = os.open(path, os.O_WRONLY | os.O_CREAT)
+        idle = os.open(path, os.O_WRONLY | os.O_APPEND)
+        os.write(writer, b"%02d" % number)
+        os.close(writer)
+        os.close(idle)
+        assert store.content("f") == b"%02d" % number
+
+
+def test_a_descriptor_to_read_by_holds_no_upload_back(mounted: Mounted, store: StoreApi) -> None:
+    path = mounted.path / "f"
+    path.touch()
+    with path.open("rb", buffering=0) as reader:
+        for number in range(20):
+            path.write_bytes(b"%02d" % number)
+            assert store.content("f") == os.pread(reader.fileno(), 10, 0) == b"%02d" % number
+
+
 def test_two_processes_append_without_losing_a_line(mounted: Mounted, store: StoreApi) -> None:
     mounted.sh(
         "append() { i=0; while [ $i -lt 200 ]; do echo $1$i; i=$((i+1)); done >> f; }; append a & append b & wait"
