@@ -25,11 +25,11 @@ from kvsfs.errors import (
     StoreError,
     StoreUnreachable,
 )
+from kvsfs.fuse.invalidation import Invalidation
 from kvsfs.fuse.presence import Presence
 from kvsfs.fuse.session import (
     MountOptions,
     Session,
-    attributes_changed,
     check_allow_other,
     check_fuse,
     check_mount_point,
@@ -78,6 +78,7 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
         blobs = BlobFolder(settings.cache_dir or config.cache_folder(mounted.identity))
         stack.callback(blobs.close)
         background = await stack.enter_async_context(trio.open_nursery())
+        invalidation = Invalidation()
         filesystem = FileSystem(
             mounted.store,
             mounted.info,
@@ -85,17 +86,16 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
             background,
             tuning=Tuning(read_only=settings.read_only, cache_bytes=_cache_bytes(blobs)),
             ownership=_ownership(settings),
-            attributes_changed=attributes_changed,
+            kernel=invalidation,
         )
-        presence = await _serve(filesystem, settings, ready)
+        presence = await _serve(Session(filesystem, settings.mount_point, invalidation), settings, ready)
         left = await _drain(filesystem)
         background.cancel_scope.cancel()
     presence.end(left)
     return ExitCode.NOT_ALL_UPLOADED if left else ExitCode.OK
 
 
-async def _serve(filesystem: FileSystem, settings: MountConfig, ready: Callable[[], None]) -> Presence:
-    session = Session(filesystem, settings.mount_point)
+async def _serve(session: Session, settings: MountConfig, ready: Callable[[], None]) -> Presence:
     session.mount(MountOptions(settings.source, settings.read_only, settings.allow_other))
     try:
         presence = Presence(settings.mount_point)

@@ -12,7 +12,6 @@ import math
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable
 
 import trio
 
@@ -24,6 +23,7 @@ from kvsfs.core.content import Content
 from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.handles import FileHandle, FolderHandle, HandleTable
 from kvsfs.core.inodes import File, Folder, InodeTable, Ownership
+from kvsfs.core.kernel import KernelCaches
 from kvsfs.core.listing import Lister
 from kvsfs.core.markers import Markers
 from kvsfs.core.name_rules import NameRules
@@ -55,7 +55,7 @@ class FileSystem:
         *,
         tuning: Tuning,
         ownership: Ownership,
-        attributes_changed: Callable[[int], None] = lambda _: None,
+        kernel: KernelCaches | None = None,
     ) -> None:
         modified_ns = int(info.modified_at.timestamp() * 1_000_000_000)
         self._tuning = tuning
@@ -70,7 +70,7 @@ class FileSystem:
             tuning.cache_bytes,
             nursery,
             revalidate=tuning.revalidate,
-            attributes_changed=attributes_changed,
+            kernel=kernel or KernelCaches(),
         )
         self._lister = Lister(store, self.inodes, self._versions, tuning.listing_ttl)
         self._versions.restore_local(self.inodes.root)

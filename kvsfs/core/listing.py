@@ -254,7 +254,7 @@ class Lister:
             return
         for below in list(child.children()):
             self._take_out(below)
-        self._inodes.detach(child)
+        self._versions.detach(child)
 
 
 def _component_of(name: bytes) -> bytes:

@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
 import trio
@@ -18,6 +17,7 @@ from kvsfs.core import names
 from kvsfs.core.content import Content
 from kvsfs.core.fetching import Fetch
 from kvsfs.core.inodes import File, Folder, InodeTable
+from kvsfs.core.kernel import KernelCaches
 from kvsfs.errors import FileError, RecordNotFound
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordHead
@@ -43,7 +43,7 @@ class Versions:
         nursery: trio.Nursery,
         *,
         revalidate: float,
-        attributes_changed: Callable[[int], None],
+        kernel: KernelCaches,
     ) -> None:
         self._store = store
         self._inodes = inodes
@@ -52,7 +52,7 @@ class Versions:
         blobs.make_room = self._clean.make_room
         self._nursery = nursery
         self._revalidate = revalidate
-        self._attributes_changed = attributes_changed
+        self._kernel = kernel
 
     async def acquire(self, file: File) -> Content:
         """Give the file's current content; asks the store unless that is known to be current.
@@ -148,8 +148,14 @@ class Versions:
         """
         if not file.handles:
             file.stored = False
-            self._inodes.detach(file)
+            self.detach(file)
             self.drop(file)
+
+    def detach(self, inode: File | Folder) -> None:
+        """Take the name away of what is gone from the store, here and in the kernel."""
+        if inode.parent is not None:
+            self._kernel.entry_gone(inode.parent.number, inode.parent.name_of(inode), inode.number)
+        self._inodes.detach(inode)
 
     async def learn_type(self, file: File) -> None:
         """Know the content type of a stored record: from its headers, if nothing has told it yet.
@@ -234,7 +240,7 @@ class Versions:
 
     def _learn_length(self, file: File, length: int) -> None:
         if length != file.size or not file.size_is_exact:
-            self._attributes_changed(file.number)
+            self._kernel.attributes_changed(file.number)
         file.length = length
 
     def _discard(self, file: File, content: Content) -> None:

@@ -13,6 +13,7 @@ import trio
 
 from kvsfs.core.filesystem import FileSystem
 from kvsfs.errors import CommandError, ExitCode
+from kvsfs.fuse.invalidation import Invalidation
 from kvsfs.fuse.operations import Operations
 
 log = logging.getLogger(__name__)
@@ -97,8 +98,9 @@ def check_allow_other(configuration: str = FUSE_CONFIGURATION) -> None:
 class Session:
     """One mount of a file system. pyfuse3 keeps its state in globals: one session a process."""
 
-    def __init__(self, filesystem: FileSystem, mount_point: str) -> None:
+    def __init__(self, filesystem: FileSystem, mount_point: str, invalidation: Invalidation) -> None:
         self._filesystem = filesystem
+        self._invalidation = invalidation
         self._mount_point = mount_point
 
     def mount(self, options: MountOptions) -> None:
@@ -128,6 +130,7 @@ class Session:
                 await answering()
 
             nursery.start_soon(announce)
+            nursery.start_soon(self._invalidation.run)
             await pyfuse3.main(max_tasks=MAX_TASKS)
             nursery.cancel_scope.cancel()
 
@@ -146,11 +149,3 @@ class Session:
     def close(self) -> None:
         """Free the session; unmounts if it is still mounted."""
         pyfuse3.close(unmount=True)
-
-
-def attributes_changed(inode: int) -> None:
-    """Have the kernel ask for an inode's attributes again. Safe inline, also with a READ outstanding (tried)."""
-    try:
-        pyfuse3.invalidate_inode(pyfuse3.InodeT(inode), attr_only=True)
-    except OSError as error:  # ENOENT: the kernel does not know it any more; ENOTCONN: unmounted
-        log.debug("invalidating inode %d: %s", inode, error)

@@ -16,6 +16,7 @@ from trio.testing import MockClock
 from kvsfs.cache.blobs import BlobFolder
 from kvsfs.core.filesystem import FileSystem
 from kvsfs.core.inodes import ROOT, File, Folder, Ownership
+from kvsfs.core.kernel import KernelCaches
 from kvsfs.core.tuning import Tuning
 from kvsfs.errors import FileError, KvsfsError
 from kvsfs.fuse.errnos import errno_of
@@ -78,6 +79,25 @@ class OtherClient:
         return {key: await self.read(key) for key in keys}
 
 
+class ToldKernel(KernelCaches):
+    """A kernel that only notes what it is told."""
+
+    def __init__(self) -> None:
+        self.attributes: list[int] = []
+        self.pages: list[int] = []
+        self.gone: list[tuple[int, bytes, int]] = []
+        """(parent, name, inode), in the order in which they went."""
+
+    def attributes_changed(self, inode: int) -> None:
+        self.attributes.append(inode)
+
+    def pages_changed(self, inode: int) -> None:
+        self.pages.append(inode)
+
+    def entry_gone(self, parent: int, name: bytes, inode: int) -> None:
+        self.gone.append((parent, name, inode))
+
+
 class Mounted:
     """One file system and what stands around it, with the calls that a kernel would make."""
 
@@ -91,7 +111,7 @@ class Mounted:
         self.nursery: trio.Nursery
         self.info: StoreInfo
         self.tuning: Tuning
-        self.changed: list[int] = []
+        self.kernel = ToldKernel()
 
     def remount(self) -> None:
         """Begin again, knowing nothing."""
@@ -104,7 +124,7 @@ class Mounted:
             self.nursery,
             tuning=self.tuning,
             ownership=Ownership(),
-            attributes_changed=self.changed.append,
+            kernel=self.kernel,
         )
 
     @property
