@@ -277,6 +277,23 @@ class BlobFolder:
             return []
         return [(os.fsencode(file.name), Blob.existing(file.path)) for file in files]
 
+    def local_folders(self, folder: bytes) -> list[bytes]:
+        """Give the names of the folders in a folder that hold files, or are folders, that no store has."""
+        try:
+            with os.scandir(self._local_path(folder)) as entries:
+                return [os.fsencode(e.name) for e in entries if e.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            return []
+
+    def make_local_folder(self, path: bytes) -> None:
+        """Make a folder that no store will have. Raises OSError."""
+        os.makedirs(self._local_path(path), mode=0o700, exist_ok=True)
+
+    def remove_local_folder(self, path: bytes) -> None:
+        """Remove an empty folder that no store has, if it is there. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(self._local_path(path))
+
     def free_bytes(self) -> int:
         """Give the free space of the disk below the folder."""
         status = os.statvfs(self.path)

@@ -25,6 +25,7 @@ from kvsfs.core.handles import FileHandle, FolderHandle, HandleTable
 from kvsfs.core.inodes import File, Folder, InodeTable, Ownership
 from kvsfs.core.kernel import KernelCaches
 from kvsfs.core.listing import Lister
+from kvsfs.core.local_only import LocalOnly
 from kvsfs.core.markers import Markers
 from kvsfs.core.name_rules import NameRules
 from kvsfs.core.records import Records
@@ -72,8 +73,9 @@ class FileSystem:
             revalidate=tuning.revalidate,
             kernel=kernel or KernelCaches(),
         )
-        self._lister = Lister(store, self.inodes, self._versions, tuning.listing_ttl)
-        self._versions.restore_local(self.inodes.root)
+        self._local = LocalOnly(self.inodes, blobs, self._rules)
+        self._lister = Lister(store, self.inodes, self._versions, self._local, tuning.listing_ttl)
+        self._local.restore(self.inodes.root)
         self._deletes = DeferredDeletes(store, self._background)
         compression = Compression(blobs, tuning.compress)
         self._records = Records(store, self.inodes, self._versions, self._deletes, self._rules, compression)
@@ -212,10 +214,10 @@ class FileSystem:
         if isinstance(seen, File) and not flags & os.O_EXCL:  # a listing showed it since the kernel looked
             return seen, await self.open(seen.number, flags, pid)
         component = self._new_component(folder, name)
-        key = names.encode(folder.path + component)
+        key = self._rules.key(folder, component)
         # Before the name is there and a deletion is given up: the disk may be full.
         content = (
-            self._versions.local(folder.shown_path(name))
+            self._local.new_content(folder, name)
             if self._rules.is_local_only(folder, name)
             else self._versions.empty()
         )
@@ -316,9 +318,11 @@ class FileSystem:
         self._require_writable()
         parent_folder = self.inodes.folder(parent)
         component = self._new_component(parent_folder, name)
-        names.encode_prefix(parent_folder.path + component + b"/")
-        folder = self.inodes.add_folder(parent_folder, component)
-        self._versions.restore_local(folder)
+        if self._rules.is_local_only(parent_folder, name):
+            folder = self._local.make_folder(parent_folder, name)
+        else:
+            folder = self.inodes.add_folder(parent_folder, component)
+            self._local.restore(folder)
         folder.mode = stat.S_IFDIR | stat.S_IMODE(mode)
         folder.touch()
         self._lister.made_empty(folder)
@@ -338,6 +342,7 @@ class FileSystem:
         if await self._deletes.settle(folder.prefix):
             raise StoreUnreachable("what was removed from the folder is still in the store: try again")
         await self._markers.remove(folder)
+        self._local.remove_folder(folder)
         parent_folder = self.inodes.folder(parent)
         parent_folder.removals[folder.component + b"/"] = trio.current_time()
         self.inodes.detach(folder)
@@ -425,14 +430,15 @@ class FileSystem:
 
     def _new_component(self, folder: Folder, name: bytes) -> bytes:
         """Give the component for a new name. EINVAL for what is reserved, EEXIST for what is there."""
-        component = names.strict_component(name) if self._tuning.strict_names else names.component(name)
+        strict = self._tuning.strict_names and not self._rules.is_local_only(folder, name)
+        component = names.strict_component(name) if strict else names.component(name)
         if component in folder.files or component in folder.folders:
             raise FileError(errno.EEXIST)
         return component
 
     def _check_emptied(self, folder: Folder) -> None:
         folder.touch()
-        if folder.empty:
+        if folder.bare:
             self._markers.emptied(folder)
 
     def _require_writable(self) -> None:

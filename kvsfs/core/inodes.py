@@ -165,6 +165,8 @@ class Folder(Inode):
     """Whether the store has this folder's marker record."""
     local_only: bool = False
     """Whether what is made in it never reaches the store: by its own name, or that of a folder above."""
+    listed: bool = False
+    """Whether a listing has shown a key below it."""
     files: dict[bytes, File] = field(default_factory=dict)
     folders: dict[bytes, Folder] = field(default_factory=dict)
     listing: ListingPass | None = None
@@ -182,6 +184,16 @@ class Folder(Inode):
     def empty(self) -> bool:
         """Whether nothing is known to be in it."""
         return not self.files and not self.folders
+
+    @property
+    def bare(self) -> bool:
+        """Whether nothing is known to be in it that a store has or is to have."""
+        return all(child.local_only for child in self.children())
+
+    @property
+    def unknown_to_store(self) -> bool:
+        """Whether the store need not be asked for what is in it."""
+        return self.local_only and not self.listed
 
     def child(self, name: bytes) -> File | Folder | None:
         """Find what the file name `name` stands for, among what is known. Raises FileError(EINVAL)."""
@@ -274,9 +286,9 @@ class InodeTable:
         parent.removals.pop(component, None)
         return file
 
-    def add_folder(self, parent: Folder, component: bytes) -> Folder:
-        """Make a folder and put it into its parent."""
-        folder = self._new_folder(parent, component, parent.path + component + b"/")
+    def add_folder(self, parent: Folder, component: bytes, *, local_only: bool = False) -> Folder:
+        """Make a folder and put it into its parent. Raises FileError(ENAMETOOLONG) unless it is local-only."""
+        folder = self._new_folder(parent, component, parent.path + component + b"/", local_only=local_only)
         parent.folders[component] = folder
         return folder
 
@@ -340,14 +352,18 @@ class InodeTable:
                 assert child.parent is folder
                 assert child.component == component
                 assert self._by_number[child.number] is child
-        assert all(file.key == names.encode(folder.path + file.component) for file in folder.files.values())
+        assert all(
+            file.key == names.encode_local(folder.path + file.component) for file in folder.files.values()
+        )
 
     def _drop_if_unknown(self, inode: Inode) -> None:
         held = isinstance(inode, File) and inode.handles > 0
         if inode.removed and inode.lookup_count == 0 and not held:
             self._by_number.pop(inode.number, None)
 
-    def _new_folder(self, parent: Folder | None, component: bytes, path: bytes) -> Folder:
+    def _new_folder(
+        self, parent: Folder | None, component: bytes, path: bytes, *, local_only: bool = False
+    ) -> Folder:
         folder = Folder(
             number=self._take_number(),
             parent=parent,
@@ -359,7 +375,8 @@ class InodeTable:
             mtime_ns=self.default_time_ns,
             ctime_ns=self.default_time_ns,
             path=path,
-            prefix=names.encode_prefix(path),
+            prefix=names.encode_local(path) if local_only else names.encode_prefix(path),
+            local_only=local_only,
         )
         self._by_number[folder.number] = folder
         return folder

@@ -12,6 +12,7 @@ import trio
 from kvsfs.core import names
 from kvsfs.core.handles import FolderHandle
 from kvsfs.core.inodes import File, Folder, InodeTable, ListingPass
+from kvsfs.core.local_only import LocalOnly
 from kvsfs.core.versions import Versions
 from kvsfs.errors import FileError, ProtocolViolation, StoreUnreachable
 from kvsfs.store.protocol import Store
@@ -59,10 +60,13 @@ class Lister:
     above, so no lock is held but the pass's own.
     """
 
-    def __init__(self, store: Store, inodes: InodeTable, versions: Versions, ttl: float) -> None:
+    def __init__(
+        self, store: Store, inodes: InodeTable, versions: Versions, local: LocalOnly, ttl: float
+    ) -> None:
         self._store = store
         self._inodes = inodes
         self._versions = versions
+        self._local = local
         self._ttl = ttl
         self._pass_numbers = itertools.count(1)
 
@@ -83,7 +87,8 @@ class Lister:
 
     async def ask(self, folder: Folder, name: bytes) -> File | Folder | None:
         """Find what a name stands for by asking the store, whatever an older listing says. Raises StoreError."""
-        await self._look_up(folder, self._current(folder), _component_of(name))
+        if not folder.unknown_to_store:
+            await self._look_up(folder, self._current(folder), _component_of(name))
         return folder.child(name)
 
     async def is_empty(self, folder: Folder) -> bool:
@@ -92,6 +97,13 @@ class Lister:
         while folder.empty and not listing.complete:
             await self._advance(folder, listing)
         return folder.empty
+
+    async def is_bare(self, folder: Folder) -> bool:
+        """Tell whether the store has nothing but a marker in a folder, nor is to have. Raises StoreError."""
+        listing = self._current(folder)
+        while folder.bare and not listing.complete:
+            await self._advance(folder, listing)
+        return folder.bare
 
     async def read(self, handle: FolderHandle, start: int) -> list[File | Folder]:
         """Give some entries from place `start` of the handle's order on; none at the end.
@@ -131,6 +143,8 @@ class Lister:
             handle.finish(folder)
 
     def _current(self, folder: Folder) -> ListingPass:
+        if folder.unknown_to_store:
+            self.made_empty(folder)
         listing, now = folder.listing, trio.current_time()
         if listing is None or now - listing.started > max(self._ttl, COST_FACTOR * listing.took):
             listing = folder.listing = ListingPass(next(self._pass_numbers), now)
@@ -216,8 +230,12 @@ class Lister:
                 return
             if _is_outdated(parent, key, seen):
                 return
-            folder = self._inodes.add_folder(parent, component)
-            self._versions.restore_local(folder)
+            folder = self._inodes.add_folder(
+                parent, component, local_only=self._local.covers(parent, component)
+            )
+            self._local.restore(folder)
+        if not folder.listed:
+            _ask_from_now_on(folder)
         folder.marker = folder.marker or marker
         _arrive(folder, seen)
 
@@ -285,6 +303,17 @@ def _arrive(child: File | Folder, seen: _Seen) -> None:
 def _is_outdated(folder: Folder, key: RecordKey, seen: _Seen) -> bool:
     """Tell whether a page that was asked for later has told already that an unknown key is not there."""
     return folder.listing is not None and folder.listing.asked_about(key) > seen.requested_at
+
+
+def _ask_from_now_on(folder: Folder) -> None:
+    """Note that the store has something below a folder, and forget listings that only seemed complete."""
+    below = [folder]
+    while below:
+        folder = below.pop()
+        if folder.unknown_to_store:
+            folder.listing = None
+        folder.listed = True
+        below += folder.folders.values()
 
 
 def _distrust(file: File) -> None:

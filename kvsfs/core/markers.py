@@ -37,7 +37,7 @@ class Markers:
 
     def emptied(self, folder: Folder) -> None:
         """Note that a folder was made, or lost its last child. No checkpoint."""
-        if folder.parent is None or folder.marker or folder in self._waiting:
+        if folder.parent is None or folder.marker or folder.local_only or folder in self._waiting:
             return
         folder.changed_at = math.inf
         scope = self._waiting[folder] = trio.CancelScope()
@@ -86,7 +86,7 @@ class Markers:
         return True
 
     async def _put_if_empty(self, folder: Folder) -> None:
-        if folder.parent is None or folder.marker or not await self._lister.is_empty(folder):
+        if folder.parent is None or folder.marker or not await self._lister.is_bare(folder):
             return
         key = names.encode(folder.path)
         await self._store.set_record(key, BytesBody(b""), content_type=content_types.MARKER)

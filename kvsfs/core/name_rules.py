@@ -6,8 +6,10 @@ import fnmatch
 import os
 from dataclasses import dataclass
 
+from kvsfs.core import names
 from kvsfs.core.inodes import Folder
 from kvsfs.core.tuning import Tuning
+from kvsfs.types import RecordKey
 
 TEMPORARY = ("4913", "*~", "*.part", "*.tmp")
 """vim's probe of the folder, backups, downloads, and saves by way of `f.tmp`."""
@@ -19,6 +21,7 @@ LOCAL_ONLY = (
     ".~lock.*#",  # LibreOffice's lock
     ".DS_Store",
     "._*",  # macOS' resource forks
+    ".Trash-*",  # desktops' trash, one for each user (the XDG trash specification)
     "Thumbs.db",
 )
 """What no store is to have. Short on purpose: whatever could be a user's own file is not in it."""
@@ -49,6 +52,12 @@ class NameRules:
     def is_local_only(self, folder: Folder, name: bytes) -> bool:
         """Tell whether what gets this name in a folder never reaches the store."""
         return folder.local_only or _matches(name, self.local_only)
+
+    def key(self, folder: Folder, component: bytes) -> RecordKey:
+        """Give the key of a file in a folder. Raises FileError(ENAMETOOLONG), but for what no store is to have."""
+        if self.is_local_only(folder, names.display(component)):
+            return names.encode_local(folder.path + component)
+        return names.encode(folder.path + component)
 
 
 def _matches(name: bytes, patterns: tuple[str, ...]) -> bool:

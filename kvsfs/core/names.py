@@ -67,6 +67,11 @@ def encode(path: bytes) -> RecordKey:
     return RecordKey(_encoded(path))
 
 
+def encode_local(path: bytes) -> RecordKey:
+    """Return what `encode` does for a path that no store is to have, of any length: the API never sees it."""
+    return RecordKey(_encoded(path, longest=None))
+
+
 def encode_prefix(path: bytes) -> str:
     """Return what the key of every record below this folder begins with.
 
@@ -155,15 +160,15 @@ def strict_component(name: bytes) -> bytes:
     return raw
 
 
-def _encoded(path: bytes) -> str:
+def _encoded(path: bytes, longest: int | None = MAX_KEY_LENGTH) -> str:
     if b"\0" in path:
         _refuse("a name cannot hold the byte 00")
     escaped = _SEQUENCE.sub(_mark_literal, path) if b"!" in path else path
     text = _FOREIGN.sub(_encode_byte, escaped).decode("ascii")
-    if len(text) > MAX_KEY_LENGTH:
+    if longest is not None and len(text) > longest:
         raise FileError(
             errno.ENAMETOOLONG,
-            f"the key would be {len(text)} characters long, the API allows {MAX_KEY_LENGTH}",
+            f"the key would be {len(text)} characters long, the API allows {longest}",
         )
     return text
 

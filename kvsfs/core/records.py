@@ -193,14 +193,15 @@ class Records:
             file.type_guessed = not file.listed_size and head.content_type == content_types.UNKNOWN
 
     async def _rename(self, file: File, folder: Folder, component: bytes, target: File | None) -> None:
-        key, name = names.encode(folder.path + component), names.display(component)
+        key, name = self._rules.key(folder, component), names.display(component)
         ghost = await self._deletes.exhume(key)
+        was_local = file.local_only
         try:
             await self._inherit_type(file, target or ghost)
             if target is not None:
                 await self._keep_for_readers(target)
             local_only = self._rules.is_local_only(folder, name)
-            if file.content is not None and file.content.local_only and not local_only:
+            if file.content is not None and was_local and not local_only:
                 file.content.make_ours(key)
                 file.content.closed_version = file.content.version
             stays = self._rules.is_temporary(name) or local_only
@@ -211,6 +212,8 @@ class Records:
                 await self._keep_here(file, key)
         except BaseException:
             self._deletes.put_back(ghost)
+            if was_local and file.content is not None and file.parent is not None:
+                file.content.make_local(file.parent.shown_path(names.display(file.component)))
             raise
         in_store = sends or ghost is not None or (target is not None and target.stored)
         self._move(file, folder, component, key, target)
@@ -319,6 +322,6 @@ def _confirm(file: File, sent: _Sent) -> None:
     file.listed_size, file.length = sent.stored_size, sent.size
     file.head = sent.head
     folder = file.parent
-    while folder is not None and folder.changed_at == math.inf:
+    while folder is not None and folder.changed_at == math.inf and not folder.local_only:
         folder.changed_at = now
         folder = folder.parent

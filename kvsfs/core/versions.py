@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
-import os
 import time
 from email.utils import parsedate_to_datetime
 
@@ -13,7 +11,6 @@ import trio
 
 from kvsfs.cache.blobs import BlobFolder
 from kvsfs.cache.eviction import CleanBlobs
-from kvsfs.core import names
 from kvsfs.core.content import Content
 from kvsfs.core.fetching import Fetch
 from kvsfs.core.inodes import File, Folder, InodeTable
@@ -88,26 +85,6 @@ class Versions:
     def empty(self) -> Content:
         """Make content for a new file. Raises OSError."""
         return Content(self._blobs, self._blobs.create())
-
-    def local(self, path: bytes) -> Content:
-        """Make content for a new file that no store is to have. Raises OSError."""
-        content = Content(self._blobs, self._blobs.create_local(path))
-        content.local_only = True
-        return content
-
-    def restore_local(self, folder: Folder) -> None:
-        """Put the files back that an earlier mount kept in a folder and no store has."""
-        for name, blob in self._blobs.local_files(folder.shown_path()):
-            component = names.component(name)
-            if component in folder.files:
-                continue
-            file = self._inodes.add_file(folder, component, names.encode(folder.path + component))
-            file.changed_at = math.inf
-            file.mtime_ns = file.ctime_ns = os.stat(blob.path).st_mtime_ns
-            blob.acquire()
-            file.content = Content(self._blobs, blob)
-            file.content.local_only = True
-            file.content.release()
 
     def make_current(self, file: File, content: Content) -> None:
         """Let content that was changed here be the file's newest version, whatever it was opened on."""

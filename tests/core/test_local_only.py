@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -10,7 +11,8 @@ import trio
 from kvsfs.core.inodes import InodeTable, Ownership
 from kvsfs.core.name_rules import NameRules
 from kvsfs.core.tuning import GRACE, Tuning
-from tests.support.mounted import mounted, on_mock_clock
+from kvsfs.errors import FileError, StoreUnreachable
+from tests.support.mounted import Mounted, mounted, on_mock_clock
 
 SWAP = ".f.swp"
 
@@ -31,6 +33,8 @@ SWAP = ".f.swp"
         (b"._f", True),
         (b"Thumbs.db", True),
         (b"thumbs.db", False),
+        (b".Trash-1000", True),
+        (b".Trash", False),
         (b"f", False),
         (b".\xff\xfe.swp", True),
     ],
@@ -180,5 +184,177 @@ def test_patterns_of_ones_own_add_to_the_built_in_ones() -> None:
             assert await m.other.records() == {"f": b"content"}
             m.remount()
             assert sorted(await m.names()) == [SWAP, "f", "f.lock"]
+
+    on_mock_clock(main)
+
+
+# --- folders ------------------------------------------------------------------------------------------
+
+TRASH = ".Trash-1000"
+
+
+async def make_trash(m: Mounted) -> None:
+    for path in (TRASH, f"{TRASH}/files", f"{TRASH}/info"):
+        await m.mkdir(path)
+
+
+def test_a_trash_costs_nothing_and_survives_a_remount() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("f", b"text")
+            await m.names()
+            with m.costs():
+                await make_trash(m)
+                await m.write_file(f"{TRASH}/info/f.trashinfo", b"[Trash Info]")
+                assert await m.names(TRASH) == ["files", "info"]
+                assert await m.names(f"{TRASH}/files") == []
+                with pytest.raises(FileError):
+                    await m.walk(f"{TRASH}/files/absent")
+                fh = await m.create(f"{TRASH}/log", os.O_WRONLY | os.O_APPEND)
+                await m.close(fh)
+                await trio.sleep(100)
+                await m.names(f"{TRASH}/files")
+                await m.rmdir(f"{TRASH}/files")
+                await m.fs.drain()
+                m.remount()
+                assert await m.read_file(f"{TRASH}/info/f.trashinfo") == b"[Trash Info]"
+                assert sorted(await m.names(TRASH)) == ["info", "log"]
+                m.fs.check_invariants()
+            assert sorted(await m.names()) == [TRASH, "f"]
+            assert await m.other.records() == {"f": b"text"}
+
+    on_mock_clock(main)
+
+
+def test_a_record_moved_to_the_trash_leaves_the_store_after_the_grace_and_comes_back_by_one_put() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("d!2Ff", b"text", "text/csv")
+            await m.names("d")
+            await make_trash(m)
+            with m.costs(get_record=1):
+                await m.rename("d/f", f"{TRASH}/files/f")
+                assert await m.state(f"{TRASH}/files/f") == b"local-only"
+            assert await m.other.records() == {"d!2Ff": b"text"}
+            with m.costs(delete_record=1, set_record=1):  # and the empty folder's marker
+                await trio.sleep(GRACE + 0.1)
+            await m.idle()
+            assert list(await m.other.records()) == ["d!2F"]
+            with m.costs(set_record=1):
+                await m.rename(f"{TRASH}/files/f", "d/f")
+            assert (await m.other.records())["d!2Ff"] == b"text"
+            assert await m.mime_type("d/f") == b"text/csv"
+            assert await m.names(f"{TRASH}/files") == []
+            m.fs.check_invariants()
+
+    on_mock_clock(main)
+
+
+def test_a_record_restored_within_the_grace_is_put_and_never_deleted() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.write_file("f", b"text")
+            await make_trash(m)
+            with m.costs(set_record=1):
+                await m.rename("f", f"{TRASH}/files/f")
+                await m.rename(f"{TRASH}/files/f", "f")
+                await trio.sleep(2 * GRACE)
+            assert await m.other.records() == {"f": b"text"}
+
+    on_mock_clock(main)
+
+
+def test_what_cannot_be_restored_stays_in_the_trash() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.names()
+            await make_trash(m)
+            await m.write_file(f"{TRASH}/files/f", b"text")
+            m.hooks.fail("set_record", StoreUnreachable("no network"))
+            with pytest.raises(StoreUnreachable):
+                await m.rename(f"{TRASH}/files/f", "f")
+            with m.costs():
+                await m.fs.drain()
+                m.remount()
+                assert await m.read_file(f"{TRASH}/files/f") == b"text"
+            assert await m.other.records() == {}
+
+    on_mock_clock(main)
+
+
+def test_the_trash_takes_names_that_no_key_can_hold() -> None:
+    """A record's path may be as long as a key can be: in the trash it is longer."""
+    path, long = "a" * 256, "ž" * 100
+
+    async def main() -> None:
+        async with mounted(tuning=Tuning(strict_names=True)) as m:
+            await m.other.put(path, b"text")
+            await make_trash(m)
+            await m.rename(path, f"{TRASH}/files/{path[:250]}")
+            await m.mkdir(f"{TRASH}/files/{long}")
+            await m.write_file(f"{TRASH}/files/{long}/f g", b"deep")
+            with pytest.raises(FileError) as refused:
+                await m.rename(f"{TRASH}/files/{long}/f g", "f g")
+            assert refused.value.errno == errno.EINVAL
+            m.remount()
+            assert await m.read_file(f"{TRASH}/files/{path[:250]}") == b"text"
+            assert await m.read_file(f"{TRASH}/files/{long}/f g") == b"deep"
+            m.fs.check_invariants()
+
+    on_mock_clock(main)
+
+
+def test_a_trash_that_the_store_has_is_shown_beside_what_is_kept_here() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await make_trash(m)
+            await m.write_file(f"{TRASH}/files/mine", b"mine")
+            await m.other.put(f"{TRASH}!2Ffiles!2Ftheirs", b"theirs")
+            await trio.sleep(m.tuning.listing_ttl + 1)
+            await m.names()
+            assert sorted(await m.names(f"{TRASH}/files")) == ["mine", "theirs"]
+            assert await m.read_file(f"{TRASH}/files/theirs") == b"theirs"
+            await m.unlink(f"{TRASH}/files/theirs")
+            assert await m.other.records() == {}
+            await trio.sleep(m.tuning.listing_ttl + 1)
+            assert await m.names(f"{TRASH}/files") == ["mine"]
+            assert await m.read_file(f"{TRASH}/files/mine") == b"mine"
+            m.fs.check_invariants()
+
+    on_mock_clock(main)
+
+
+def test_a_folder_that_holds_nothing_for_the_store_gets_its_marker() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.mkdir("d")
+            await m.mkdir(f"d/{TRASH}")
+            await m.write_file(f"d/{SWAP}", b"swap")
+            with m.costs(list_keys=0, set_record=1):
+                await trio.sleep(GRACE + 1)
+            assert list(await m.other.records()) == ["d!2F"]
+            with pytest.raises(FileError) as refused:
+                await m.rmdir("d")
+            assert refused.value.errno == errno.ENOTEMPTY
+            await m.rmdir(f"d/{TRASH}")
+            await m.unlink(f"d/{SWAP}")
+            await m.rmdir("d")
+            assert await m.other.records() == {}
+
+    on_mock_clock(main)
+
+
+def test_a_removed_trash_does_not_come_back() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await make_trash(m)
+            await m.rmdir(f"{TRASH}/files")
+            await m.rmdir(f"{TRASH}/info")
+            await m.rmdir(TRASH)
+            assert os.listdir(os.path.join(m.blobs.path, "local")) == []
+            await m.idle()
+            m.remount()
+            assert await m.names() == []
+            assert await m.other.records() == {}
 
     on_mock_clock(main)
