@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from decimal import Decimal
 from urllib.parse import urlsplit
 
 from kvsfs.errors import CommandError, ExitCode
@@ -44,42 +45,31 @@ def parse_size(text: str) -> int:
     return int(match[1]) * BYTES[match[2]]
 
 
-@dataclass(frozen=True, slots=True)
-class MountConfig:
-    """Everything that a mount is told. Paths are absolute, times are seconds."""
-
-    source: str
-    mount_point: str
-    api_url: str
-    token_file: str | None = None
-    cache_dir: str | None = None
-    read_only: bool = False
-    allow_other: bool = False
-    uid: int | None = None
-    gid: int | None = None
-    file_mode: int = 0o644
-    dir_mode: int = 0o755
-    timeout: float | None = None
-    """How long a request to the store may take, retries included; None: the client's own default."""
+def show_duration(seconds: float) -> str:
+    """Write a duration so that `parse_duration` gives exactly it again."""
+    for unit in ("h", "m"):
+        if seconds and seconds % SECONDS[unit] == 0:
+            return f"{seconds / SECONDS[unit]:.0f}{unit}"
+    return f"{Decimal(repr(seconds)).normalize():f}s"
 
 
-def api_url_from_environment() -> str:
-    """Give the API's address: the variable of the Apify SDKs, that of the Apify CLI, or the default."""
-    return os.environ.get("APIFY_API_BASE_URL") or os.environ.get("APIFY_CLIENT_BASE_URL") or API_URL
+def show_size(size: int) -> str:
+    """Write a number of bytes so that `parse_size` gives exactly it again."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size and size % BYTES[unit] == 0:
+            return f"{size // BYTES[unit]}{unit}"
+    return str(size)
 
 
 def check_api_url(url: str) -> None:
-    """Raise CommandError for what cannot be an API's address. It does not repeat it: a password may be inside."""
-    try:
+    """Raise ValueError for what cannot be an API's address. It does not repeat it: a password may be inside."""
+    with contextlib.suppress(ValueError):  # urlsplit's, which quotes the URL
         if _API_URL_SHAPE.fullmatch(url) and urlsplit(url).port != 0:
             return
-    except ValueError:  # urlsplit's, which quotes the URL
-        pass
-    message = (
+    raise ValueError(
         "the API's URL must read https://HOST or http://HOST, with :PORT if need be, and without user or password: "
         "see --api-url and APIFY_API_BASE_URL; a token goes into APIFY_TOKEN or --token-file"
     )
-    raise CommandError(ExitCode.USAGE, message) from None
 
 
 def find_token(token_file: str | None) -> str | None:
@@ -131,6 +121,11 @@ def cache_folder(identity: str) -> str:
     """Give the cache folder of the store that `identity` names: hashed, so that no name can lead out of it."""
     digest = hashlib.sha256(identity.encode()).hexdigest()[:32]
     return os.path.join(folder_for("XDG_CACHE_HOME", "~/.cache"), digest)
+
+
+def config_files() -> tuple[str, str]:
+    """Give the configuration files: the user's, which counts more, and the machine's."""
+    return os.path.join(folder_for("XDG_CONFIG_HOME", "~/.config"), "config.toml"), "/etc/kvsfs.toml"
 
 
 def log_file(mount_point: str) -> str:

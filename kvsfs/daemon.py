@@ -13,7 +13,6 @@ import trio
 
 from kvsfs import config
 from kvsfs.cache.blobs import BlobFolder
-from kvsfs.config import MountConfig
 from kvsfs.core.filesystem import FileSystem
 from kvsfs.core.inodes import Ownership
 from kvsfs.core.tuning import Tuning
@@ -34,6 +33,7 @@ from kvsfs.fuse.session import (
     check_fuse,
     check_mount_point,
 )
+from kvsfs.options import CACHE_BYTES, MountConfig
 from kvsfs.server.spawn import local_server
 from kvsfs.store.apify import ApifyStoreCollection
 from kvsfs.store.protocol import Store
@@ -42,9 +42,6 @@ from kvsfs.store.sources import LocalSource, RemoteSource, parse_source
 from kvsfs.types import RecordKey, StoreInfo
 
 log = logging.getLogger(__name__)
-
-DRAIN_SECONDS = 300.0
-"""What uploads may take after the last file was closed; systemd's own limit for a stop is 90 s by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,6 @@ class _Mounted:
 def check(settings: MountConfig) -> None:
     """Raise CommandError for whatever can be known to be wrong before anything is started."""
     parse_source(settings.source)
-    config.check_api_url(settings.api_url)
     check_mount_point(settings.mount_point)
     check_fuse()
     if settings.allow_other:
@@ -75,7 +71,8 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
     check(settings)
     async with AsyncExitStack() as stack:
         mounted = await stack.enter_async_context(_opened(settings))
-        blobs = BlobFolder(settings.cache_dir or config.cache_folder(mounted.identity))
+        cache_dir = settings.cache_dir or config.cache_folder(mounted.identity)
+        blobs = BlobFolder(cache_dir, settings.cache_min_free)
         stack.callback(blobs.close)
         background = await stack.enter_async_context(trio.open_nursery())
         invalidation = Invalidation()
@@ -84,12 +81,12 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
             mounted.info,
             blobs,
             background,
-            tuning=Tuning(read_only=settings.read_only, cache_bytes=_cache_bytes(blobs)),
+            tuning=_tuning(settings, blobs),
             ownership=_ownership(settings),
             kernel=invalidation,
         )
         presence = await _serve(Session(filesystem, settings.mount_point, invalidation), settings, ready)
-        left = await _drain(filesystem)
+        left = await _drain(filesystem, settings.drain_timeout)
         background.cancel_scope.cancel()
     presence.end(left)
     return ExitCode.NOT_ALL_UPLOADED if left else ExitCode.OK
@@ -126,12 +123,12 @@ async def _detach_on_signal(session: Session, task_status: trio.TaskStatus[None]
             detached = detached or await session.detach()
 
 
-async def _drain(filesystem: FileSystem) -> list[str]:
+async def _drain(filesystem: FileSystem, seconds: float) -> list[str]:
     remaining: list[RecordKey] = []
-    with trio.move_on_after(DRAIN_SECONDS) as scope:
+    with trio.move_on_after(seconds) as scope:
         remaining = await filesystem.drain()
     if scope.cancelled_caught:
-        log.error("uploads took longer than %g s", DRAIN_SECONDS)
+        log.error("uploads took longer than %g s (--drain-timeout)", seconds)
     left = filesystem.set_aside()
     for path in left:
         log.error("not uploaded: its bytes are kept in %s", path)
@@ -141,7 +138,7 @@ async def _drain(filesystem: FileSystem) -> list[str]:
 @asynccontextmanager
 async def _opened(settings: MountConfig) -> AsyncIterator[_Mounted]:
     source = parse_source(settings.source)
-    deadlines = Deadlines() if settings.timeout is None else Deadlines.within(settings.timeout)
+    deadlines = Deadlines.within(settings.timeout)
     if isinstance(source, LocalSource):
         folder = config.local_data_folder()
         async with (
@@ -201,15 +198,32 @@ def _explained(api_url: str) -> Iterator[None]:
         ) from error
 
 
-def _cache_bytes(blobs: BlobFolder) -> int:
-    """Give what clean files may take: what is the default, and never more than half of what the disk has left."""
-    return min(Tuning().cache_bytes, blobs.free_bytes() // 2)
+def _tuning(settings: MountConfig, blobs: BlobFolder) -> Tuning:
+    return Tuning(
+        listing_ttl=settings.listing_ttl,
+        revalidate=settings.revalidate,
+        close_timeout=settings.close_timeout,
+        cache_bytes=_cache_bytes(settings, blobs),
+        read_only=settings.read_only,
+        strict_names=settings.names == "strict",
+    )
+
+
+def _cache_bytes(settings: MountConfig, blobs: BlobFolder) -> int:
+    """Give what clean files may take: what was said, else never more than half of what the disk has left."""
+    if settings.cache_size is not None:
+        return settings.cache_size
+    return min(CACHE_BYTES, blobs.free_bytes() // 2)
 
 
 def _ownership(settings: MountConfig) -> Ownership:
     return Ownership(
         uid=os.getuid() if settings.uid is None else settings.uid,
         gid=os.getgid() if settings.gid is None else settings.gid,
-        file_mode=settings.file_mode,
-        folder_mode=settings.dir_mode,
+        file_mode=_mode(settings.file_mode, 0o666 & ~settings.umask),
+        folder_mode=_mode(settings.dir_mode, 0o777 & ~settings.umask),
     )
+
+
+def _mode(given: int | None, default: int) -> int:
+    return default if given is None else given

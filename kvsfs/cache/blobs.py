@@ -37,10 +37,16 @@ class Blob:
     INVARIANT: the file on disk is `size` bytes long, and zero wherever nothing was fetched or written.
     """
 
-    def __init__(self, path: str, make_room: Callable[[], bool] = lambda: False) -> None:
-        """`make_room` is called on a full disk; True when it has freed something."""
+    def __init__(
+        self,
+        path: str,
+        make_room: Callable[[], bool] = lambda: False,
+        keep_free: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`make_room` is called on a full disk; True when it has freed something. `keep_free`: before each write."""
         self.path = path
         self._make_room = make_room
+        self._keep_free = keep_free
         self.size = 0
         self.present = Ranges()
         self._fd = -1
@@ -105,6 +111,7 @@ class Blob:
 
     def _write_all(self, view: memoryview, offset: int) -> None:
         before = self._overwritten(offset, min(offset + len(view), self.size))
+        self._keep_free()
         done = 0
         while done < len(view):
             try:
@@ -198,8 +205,12 @@ class BlobFolder:
     that do not have such a name are somebody else's, and never touched.
     """
 
-    def __init__(self, path: str) -> None:
-        """Take a folder that is missing, empty or our own. Raises CommandError for any other."""
+    def __init__(self, path: str, min_free: int = 0) -> None:
+        """Take a folder that is missing, empty or our own. Raises CommandError for any other.
+
+        `min_free`: bytes of its disk that clean blobs leave to others.
+        """
+        self._min_free = min_free
         self.make_room: Callable[[], bool] = lambda: False
         """What frees space on a full disk: set by whoever keeps clean blobs."""
         self.path = os.path.abspath(path)
@@ -218,7 +229,7 @@ class BlobFolder:
 
     def create(self) -> Blob:
         """Make a new, empty, clean blob, acquired once. Raises OSError."""
-        blob = Blob(os.path.join(self._clean, secrets.token_hex(16)), self.make_room)
+        blob = Blob(os.path.join(self._clean, secrets.token_hex(16)), self.make_room, self._keep_free)
         blob.acquire()
         return blob
 
@@ -298,6 +309,11 @@ class BlobFolder:
         """Give the free space of the disk below the folder."""
         status = os.statvfs(self.path)
         return status.f_bavail * status.f_frsize
+
+    def _keep_free(self) -> None:
+        """Let clean blobs go while the disk has less left than it should. A statvfs a write: 2 µs, beside 30."""
+        while self._min_free and self.free_bytes() < self._min_free and self.make_room():
+            pass
 
     def close(self) -> None:
         """Give the folder up, without the clean blobs. Dirty ones stay."""

@@ -6,23 +6,34 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import trio
 import typer
 
-from kvsfs import config, logs
-from kvsfs.cli.mount_options import Words, parse_words, seconds
-from kvsfs.config import MountConfig
+from kvsfs import config, logs, settings
+from kvsfs.cli.mount_options import of_flags, of_words, with_options
 from kvsfs.errors import CommandError, ExitCode
 from kvsfs.fuse.mount_points import resolved
+from kvsfs.options import MountConfig, arguments
+from kvsfs.settings import Layer
 
 
+@with_options
 def mount(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A store's ID, ~name, user/name, or local:[name].")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A store's ID, ~name, user/name, or local:[name]; or a name from a configuration file.",
+        ),
     ],
-    mount_point: Annotated[str, typer.Argument(metavar="MOUNTPOINT", help="An empty folder.")],
+    mount_point: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MOUNTPOINT", help="An empty folder. [default: what the configuration file says]"
+        ),
+    ] = None,
     foreground: Annotated[
         bool, typer.Option("-f", "--foreground", help="Stay in the foreground, log to the terminal.")
     ] = False,
@@ -32,63 +43,42 @@ def mount(
             "-o", metavar="OPT[,OPT…]", help="Options as mount(8) writes them: ro, allow_other, uid=…"
         ),
     ] = None,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Allow no change.")] = False,
-    cache_dir: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Folder of the cache files. [default: below ~/.cache/kvsfs]"),
-    ] = None,
-    api_url: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="Another API. [default: APIFY_API_BASE_URL or https://api.apify.com]"
-        ),
-    ] = None,
-    token_file: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="File that holds the token. [default: APIFY_TOKEN, ~/.apify/auth.json]"
-        ),
-    ] = None,
-    timeout: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="What a request to the store may take, with its retries; large uploads get more. [default: 30s]",
-        ),
-    ] = None,
-    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    **flags: Any,  # the table's own types
 ) -> None:
     """Mount a store; goes to the background once the mount answers."""
-    words = parse_words(option or [])
-    settings = MountConfig(
-        source=source,
-        mount_point=resolved(mount_point),
-        api_url=api_url or words.text("api-url") or config.api_url_from_environment(),
-        token_file=_absolute(token_file or words.text("token-file")),
-        cache_dir=_absolute(cache_dir or words.text("cache-dir")),
-        read_only=read_only or words.flag("ro"),
-        allow_other=words.flag("allow-other"),
-        uid=words.number("uid"),
-        gid=words.number("gid"),
-        file_mode=words.mode("file-mode", 0o644),
-        dir_mode=words.mode("dir-mode", 0o755),
-        timeout=seconds("--timeout", timeout) or words.duration("timeout"),
-    )
-    level = _level(log_level)
+    said = (of_flags(flags), of_words(option or []))
+    if ready_fd is None:
+        configured = _configured(source, mount_point, said)
+    else:  # the arguments say all: what is around has been asked by whoever started this process
+        configured = settings.config(source, mount_point or "", said)
     if ready_fd is None and not foreground:
-        _mount_in_background(settings, ["--log-level", level, *_arguments(settings, words)])
+        _mount_in_background(configured)
     else:
-        logs.set_up(level)
-        code = _run(settings, _ready_teller(settings, ready_fd))
+        logs.set_up(configured.log_level)
+        code = _run(configured, _ready_teller(configured, ready_fd))
         raise typer.Exit(code)
 
 
-def _run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
+def _configured(source: str, mount_point: str | None, said: tuple[Layer, ...]) -> MountConfig:
+    files = settings.of_files(config.config_files())
+    layers = [*said, settings.of_environment(os.environ)]
+    named = files.mounts.get(source)
+    if named is not None:
+        source, mount_point = named.source, mount_point or named.mount_point
+        layers.append(named.layer)
+    if mount_point is None:
+        missing = "" if named else f", and no mount is named {source} in a configuration file"
+        hint = "" if named else settings.suggestion(source, files.mounts)
+        raise settings.usage(f"MOUNTPOINT is missing{missing}{hint}")
+    return settings.config(source, resolved(mount_point), [*layers, *files.layers])
+
+
+def _run(configured: MountConfig, ready: Callable[[], None]) -> ExitCode:
     from kvsfs import daemon  # `umount` and `--help` need none of its imports
 
     try:
-        return trio.run(daemon.run, settings, ready)
+        return trio.run(daemon.run, configured, ready)
     except BaseExceptionGroup as group:
         error: BaseException = group  # a nursery wraps what leaves it: one group a nursery
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
@@ -98,7 +88,7 @@ def _run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
         raise
 
 
-def _mount_in_background(settings: MountConfig, arguments: list[str]) -> None:
+def _mount_in_background(configured: MountConfig) -> None:
     """Start the daemon as a process of its own, and wait until it answers or says why not.
 
     A new process rather than fork(2): nothing of this one's threads and descriptors goes along. `-P`: a folder
@@ -106,7 +96,7 @@ def _mount_in_background(settings: MountConfig, arguments: list[str]) -> None:
     """
     from kvsfs import daemon
 
-    daemon.check(settings)
+    daemon.check(configured)
     reader, writer = os.pipe()
     child = subprocess.Popen(
         [
@@ -117,7 +107,7 @@ def _mount_in_background(settings: MountConfig, arguments: list[str]) -> None:
             "mount",
             "--ready-fd",
             str(writer),
-            *arguments,
+            *arguments(configured),
         ],
         pass_fds=[writer],
         stdin=subprocess.DEVNULL,
@@ -132,27 +122,13 @@ def _mount_in_background(settings: MountConfig, arguments: list[str]) -> None:
         # The child's own line is on stderr already; a negative code is the signal that ended it.
         raise typer.Exit(code if code > 0 else ExitCode.UNEXPECTED)
     child.returncode = 0  # not ours to wait for any more
-    _tell_mounted(settings)
+    _tell_mounted(configured)
 
 
-def _arguments(settings: MountConfig, words: Words) -> list[str]:
-    arguments = ["--api-url", settings.api_url]
-    for flag, value in (("--token-file", settings.token_file), ("--cache-dir", settings.cache_dir)):
-        if value is not None:
-            arguments += [flag, value]
-    if settings.read_only:
-        arguments.append("--read-only")
-    if settings.timeout is not None:
-        arguments += ["--timeout", f"{settings.timeout:f}s"]
-    if words.given:
-        arguments += ["-o", ",".join(words.given)]
-    return [*arguments, "--", settings.source, settings.mount_point]
-
-
-def _ready_teller(settings: MountConfig, ready_fd: int | None) -> Callable[[], None]:
+def _ready_teller(configured: MountConfig, ready_fd: int | None) -> Callable[[], None]:
     if ready_fd is None:
-        return lambda: _tell_mounted(settings)
-    log_fd = _open_log(config.log_file(settings.mount_point))
+        return lambda: _tell_mounted(configured)
+    log_fd = _open_log(config.log_file(configured.mount_point))
 
     def tell() -> None:
         for fd in (1, 2):  # lets go of the terminal
@@ -164,9 +140,9 @@ def _ready_teller(settings: MountConfig, ready_fd: int | None) -> Callable[[], N
     return tell
 
 
-def _tell_mounted(settings: MountConfig) -> None:
+def _tell_mounted(configured: MountConfig) -> None:
     try:
-        print(f"{settings.source} is mounted on {settings.mount_point}", flush=True)
+        print(f"{configured.source} is mounted on {configured.mount_point}", flush=True)
     except OSError:  # nobody listens, or a full disk: it is mounted all the same
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -179,13 +155,3 @@ def _open_log(path: str) -> int:
     except OSError as error:
         message = f"cannot write the log {path}: {error.strerror}; set XDG_STATE_HOME to a folder of yours"
         raise CommandError(ExitCode.MOUNT_FAILED, message) from error
-
-
-def _absolute(path: str | None) -> str | None:
-    return None if path is None else os.path.abspath(os.path.expanduser(path))
-
-
-def _level(name: str) -> str:
-    if name.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-        raise CommandError(ExitCode.USAGE, f"--log-level {name}: use DEBUG, INFO, WARNING or ERROR")
-    return name.upper()

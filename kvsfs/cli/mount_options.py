@@ -1,84 +1,98 @@
-"""Options as mount(8) and fstab write them: `ro,allow_other,uid=1000`."""
+"""The options of `mount` on its command line: long ones as typer takes them, and `-o` as mount(8) writes it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
-from kvsfs.config import parse_duration
-from kvsfs.errors import CommandError, ExitCode
+import typer
 
-_FLAGS = {"ro", "allow-other"}
-_VALUES = {"api-url", "token-file", "cache-dir", "uid", "gid", "file-mode", "dir-mode", "timeout"}
+from kvsfs.options import FLAG, OPTIONS, Option
+from kvsfs.settings import Layer, setting, suggestion, usage
+
+F = TypeVar("F", bound=Callable[..., None])
 
 _FOR_OTHERS = {
-    "_netdev", "nofail", "noauto", "auto", "user", "nouser", "users", "owner", "group", "defaults", "rw",
+    "-netdev", "nofail", "noauto", "auto", "user", "nouser", "users", "owner", "group", "defaults",
     "dev", "nodev", "suid", "nosuid", "exec", "noexec", "atime", "noatime", "relatime", "norelatime",
     "diratime", "nodiratime", "default-permissions",
 }  # fmt: skip
-"""Words for mount(8), systemd and the kernel that say nothing to kvsfs, or what it does anyway."""
+"""Words for mount(8), systemd and the kernel, with `-` for `_`, that say nothing to kvsfs, or what it does anyway."""
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What was given, under the long options' names. Methods raise CommandError for values that make no sense."""
-
-    given: tuple[str, ...] = ()
-    values: dict[str, str] = field(default_factory=dict)
-
-    def flag(self, name: str) -> bool:
-        """Tell whether a word without value was given."""
-        return name in self.values
-
-    def text(self, name: str) -> str | None:
-        """Give a word's value."""
-        return self.values.get(name)
-
-    def number(self, name: str) -> int | None:
-        """Give a word's value as a decimal number."""
-        return self._integer(name, 10)
-
-    def duration(self, name: str) -> float | None:
-        """Give a word's value as seconds."""
-        return seconds(f"-o {name}", self.values.get(name))
-
-    def mode(self, name: str, default: int) -> int:
-        """Give a word's value as an octal mode."""
-        mode = self._integer(name, 8)
-        return default if mode is None else mode
-
-    def _integer(self, name: str, base: int) -> int | None:
-        value = self.values.get(name)
-        try:
-            return None if value is None else int(value, base)
-        except ValueError:
-            raise CommandError(ExitCode.USAGE, f"-o {name}={value}: not a number of base {base}") from None
+def with_options(command: F) -> F:
+    """Have typer see a parameter for each option where `command` takes `**flags`."""
+    signature = inspect.signature(command, eval_str=True)
+    fixed = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    parameters = [*fixed, *map(_parameter, OPTIONS.values())]
+    setattr(command, "__signature__", signature.replace(parameters=parameters))  # noqa: B010  # mypy knows no such attribute
+    return command
 
 
-def seconds(option: str, value: str | None) -> float | None:
-    """Read an option's duration, which must not be 0. Raises CommandError."""
-    if value is None:
-        return None
-    try:
-        duration = parse_duration(value)
-    except ValueError as error:
-        raise CommandError(ExitCode.USAGE, f"{option}: {error}") from None
-    if not duration:
-        raise CommandError(ExitCode.USAGE, f"{option}: no time at all is too short")
-    return duration
+def _parameter(option: Option) -> inspect.Parameter:
+    name = f"--{option.name}/--no-{option.name}" if option.kind is FLAG else f"--{option.name}"
+    about = option.about if option.kind is FLAG else f"{option.about} [default: {option.shown_default}]"
+    written: Any = bool if option.kind is FLAG else list[str] if option.kind.repeated else str
+    annotation = Annotated[
+        written | None, typer.Option(name, metavar=option.kind.metavar or None, help=about)
+    ]
+    return inspect.Parameter(
+        option.field, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
 
 
-def parse_words(options: list[str]) -> Words:
+def of_flags(flags: Mapping[str, Any]) -> Layer:
+    """Read what typer found for the long options. Raises CommandError."""
+    layer = {}
+    for option in OPTIONS.values():
+        value = flags[option.field]
+        if value is not None:
+            texts = tuple(value) if option.kind.repeated else (str(value),)
+            layer[option.name] = setting(option, texts, f"--{option.name}")
+    return layer
+
+
+def of_words(arguments: Sequence[str]) -> Layer:
     """Read the values of all `-o`. `_` and `-` are the same. Raises CommandError for a word that nobody knows."""
-    given = tuple(word for option in options for word in option.split(",") if word)
-    values: dict[str, str] = {}
-    for word in given:
-        name, has_value, value = word.partition("=")
-        name = name if name in _FOR_OTHERS else name.replace("_", "-")
-        if name in _FLAGS and not has_value:
-            values[name] = ""
-        elif name in _VALUES and value:
-            values[name] = value
-        elif name not in _FOR_OTHERS and not name.startswith(("x-", "comment")):
-            known = ", ".join(sorted(_FLAGS | {f"{name}=…" for name in _VALUES}))
-            raise CommandError(ExitCode.USAGE, f"-o {word}: not an option of kvsfs; there are {known}")
-    return Words(given, values)
+    found: dict[str, tuple[str, ...]] = {}
+    for word in (word for argument in arguments for word in argument.split(",") if word):
+        read = _word(word)
+        if read is not None:
+            option, text = read
+            before = found.get(option.name, ()) if option.kind.repeated else ()
+            found[option.name] = (*before, text)
+    return {name: setting(OPTIONS[name], texts, f"-o {name}") for name, texts in found.items()}
+
+
+def _word(word: str) -> tuple[Option, str] | None:
+    """Tell which option a word sets, and to what; None where it is for others. It never repeats a value."""
+    name, has_value, text = word.partition("=")
+    name = name.replace("_", "-")
+    if name in _FOR_OTHERS or name.startswith(("x-", "comment")):
+        return None
+    if name not in _WORDS:
+        raise usage(f"-o {name}: not an option of kvsfs{suggestion(name, _WORDS)}")
+    option, implied = _WORDS[name]
+    if implied is not None:
+        if has_value:
+            raise usage(f"-o {name}: it takes no value")
+        return option, implied
+    if not text:
+        raise usage(f"-o {name}: it needs a value, as in {name}={option.kind.metavar}")
+    return option, text
+
+
+def _words() -> dict[str, tuple[Option, str | None]]:
+    words: dict[str, tuple[Option, str | None]] = {}
+    for option in OPTIONS.values():
+        flag = option.kind is FLAG
+        words[option.name] = (option, "true" if flag else None)
+        if flag:
+            words[f"no-{option.name}"] = (option, "false")
+        words |= {word: (option, value) for word, value in option.words.items()}
+    return words
+
+
+_WORDS = _words()
+"""What each word of `-o` sets, and to what where it takes no value."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kvsfs.options import CACHE_BYTES, DEFAULTS
 from kvsfs.types import ContentEncoding
 
 GRACE = 2.0
@@ -16,14 +17,10 @@ loaded machine a second was seen."""
 class Tuning:
     """How far what is known is trusted, and how long a process waits. Seconds and bytes."""
 
-    listing_ttl: float = 30.0
-    """rclone trusts its folders for 300 s, gcsfuse for 60; a run's OUTPUT should not take a minute to show."""
-    revalidate: float = 5.0
-    """What was validated this long ago is opened without a question: a scan that opens files twice asks once."""
-    close_timeout: float = 3600.0
-    """A process in close(2) cannot be killed; an hour carries 4.5 GB over a line of 10 Mbit/s. A dead line is
-    noticed much earlier, by the store's stall time-out."""
-    cache_bytes: int = 10 * 1024**3
+    listing_ttl: float = DEFAULTS.listing_ttl
+    revalidate: float = DEFAULTS.revalidate
+    close_timeout: float = DEFAULTS.close_timeout
+    cache_bytes: int = CACHE_BYTES
     read_only: bool = False
     strict_names: bool = False
     compress: ContentEncoding | None = None

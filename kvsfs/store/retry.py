@@ -12,6 +12,7 @@ from typing import Self, TypeVar
 import trio
 
 from kvsfs.errors import StoreError, StoreTimeout
+from kvsfs.options import DEFAULTS
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class Deadlines:
 
     connect: float = 10.0
     stall: float = 20.0
-    total: float = 30.0
+    total: float = DEFAULTS.timeout
 
     @classmethod
     def within(cls, total: float) -> Self:

@@ -161,8 +161,8 @@ def test_an_invalid_source(refused: Refused, source: str) -> None:
     ("options", "word"),
     [
         (("-o", "nosuchoption"), "nosuchoption"),
-        (("-o", "ro,uid=joe"), "uid=joe"),
-        (("-o", "file_mode=9"), "file-mode=9"),
+        (("-o", "ro,uid=joe"), "'joe'"),
+        (("-o", "file_mode=9"), "'9'"),
         (("--timeout", "soon"), "soon"),
         (("-o", "timeout=0"), "timeout"),
         (("--log-level", "LOUD"), "LOUD"),

@@ -1,0 +1,194 @@
+"""Where settings come from: flag, then environment, then file, then default."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kvsfs.errors import CommandError, ExitCode
+from kvsfs.options import FLAG, OPTIONS, PATHS, VARIABLE_PREFIX, MountConfig, Option
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value, and the place where it was written, as a person finds it."""
+
+    value: Any
+    place: str
+
+
+Layer = Mapping[str, Setting]
+"""What one place says, by the options' names."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedMount:
+    """A table `[mounts.NAME]` of a configuration file."""
+
+    name: str
+    place: str
+    source: str
+    mount_point: str | None
+    layer: Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What the configuration files say."""
+
+    mounts: Mapping[str, NamedMount] = dataclasses.field(default_factory=dict)
+    layers: tuple[Layer, ...] = ()
+    """The tables `[mount]`, those that count more first."""
+
+    def named(self, name: str) -> NamedMount:
+        """Give a named mount. Raises CommandError."""
+        if name not in self.mounts:
+            raise usage(f"no mount is named {name} in the configuration files{suggestion(name, self.mounts)}")
+        return self.mounts[name]
+
+
+def usage(message: str) -> CommandError:
+    """Make the error of somebody who wrote something wrong."""
+    return CommandError(ExitCode.USAGE, message)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Give the ending of a message about a word that nobody knows: what may have been meant, or what there is."""
+    words = sorted(known)
+    close = difflib.get_close_matches(word, words, 1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; there are {', '.join(words)}" if words else ""
+
+
+def setting(option: Option, texts: tuple[str, ...], place: str) -> Setting:
+    """Read what was written somewhere. Raises CommandError."""
+    try:
+        return Setting(option.parse(texts), place)
+    except ValueError as error:
+        raise usage(f"{place}: {error}") from None
+
+
+def of_environment(environment: Mapping[str, str]) -> Layer:
+    """Read the variables of the environment; empty ones say nothing. Raises CommandError."""
+    for variable in environment:
+        known = [option.variable for option in OPTIONS.values()]
+        if variable.startswith(VARIABLE_PREFIX) and variable not in known:
+            raise usage(f"{variable}: there is no such option{suggestion(variable, known)}")
+    layer = {}
+    for option in OPTIONS.values():
+        for variable in (option.variable, *option.variables):
+            if text := environment.get(variable):
+                texts = tuple(text.split(",")) if option.kind.repeated else (text,)
+                layer[option.name] = setting(option, texts, variable)
+                break
+    return layer
+
+
+def of_files(paths: Iterable[str]) -> Configuration:
+    """Read the configuration files that exist; the first ones count more.
+
+    A named mount of the first file that has it hides others of its name. Raises CommandError.
+    """
+    mounts: dict[str, NamedMount] = {}
+    layers = []
+    for path in paths:
+        content = _read(path)
+        _check_keys(content, ("mount", "mounts"), path)
+        layers.append(_of_table(_table(content.get("mount", {}), f"{path} [mount]"), f"{path} [mount]"))
+        for name, table in _table(content.get("mounts", {}), f"{path} [mounts]").items():
+            mounts.setdefault(name, _named_mount(name, table, f"{path} [mounts.{name}]"))
+    return Configuration(mounts, tuple(layers))
+
+
+def config(source: str, mount_point: str, layers: Iterable[Layer]) -> MountConfig:
+    """Put a mount's configuration together; the first layers count more."""
+    found = resolve(layers)
+    return MountConfig(source, mount_point, **{OPTIONS[name].field: s.value for name, s in found.items()})
+
+
+def resolve(layers: Iterable[Layer]) -> dict[str, Setting]:
+    """Give every option's setting; the first layers count more."""
+    defaults = {option.name: Setting(option.default, "default") for option in OPTIONS.values()}
+    for layer in reversed(list(layers)):
+        defaults |= layer
+    return defaults
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise usage(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise usage(f"{path} is not a TOML file: {error}") from None
+
+
+def _named_mount(name: str, content: object, place: str) -> NamedMount:
+    table = dict(_table(content, place))
+    source, mount_point = table.pop("source", None), table.pop("mount-point", None)
+    if not isinstance(source, str):
+        raise usage(f'{place}: name what is mounted, as in source = "my-name/my-store"')
+    if mount_point is not None:
+        mount_point = _path(mount_point, f"{place} mount-point")
+    return NamedMount(
+        name, place, source, mount_point, _of_table(table, place, also=("source", "mount-point"))
+    )
+
+
+def _of_table(table: Mapping[str, object], place: str, also: tuple[str, ...] = ()) -> Layer:
+    table = {key.replace("_", "-"): value for key, value in table.items()}
+    _check_keys(table, (*OPTIONS, *also), place)
+    return {
+        key: setting(OPTIONS[key], _texts(OPTIONS[key], value, f"{place} {key}"), f"{place} {key}")
+        for key, value in table.items()
+    }
+
+
+def _texts(option: Option, value: object, place: str) -> tuple[str, ...]:
+    """Give what a file holds as it would be written elsewhere."""
+    if option.kind is FLAG:
+        if not isinstance(value, bool):
+            raise usage(f"{place}: write true or false, without quotes")
+        return (str(value),)
+    if option.kind.repeated:
+        if not isinstance(value, list) or not all(isinstance(element, str) for element in value):
+            raise usage(f'{place}: write a list of strings, as in ["one", "two"]')
+        return tuple(value)
+    if option.kind in PATHS:
+        return (_path(value, place),)
+    if isinstance(value, option.kind.toml) and not isinstance(value, bool):
+        return (str(value),)
+    if not isinstance(value, str):
+        shown = option.shown_default if option.shown is None else "…"
+        raise usage(f'{place}: write it in quotes, as in {option.name} = "{shown}"')
+    return (value,)
+
+
+def _path(value: object, place: str) -> str:
+    """Read a path that means the same wherever the command is typed."""
+    if not isinstance(value, str) or not value.startswith(("/", "~")):
+        raise usage(
+            f'{place}: write a whole path in quotes, as in "/srv/{place.rsplit(maxsplit=1)[-1]}" or "~/…"'
+        )
+    return os.path.expanduser(value)
+
+
+def _table(value: object, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise usage(f"{place}: this must be a table, with its settings in the lines below it")
+    return value
+
+
+def _check_keys(table: Mapping[str, object], known: tuple[str, ...], place: str) -> None:
+    for key in table:
+        if key not in known:
+            raise usage(f"{place}: {key} is not known{suggestion(key, known)}")
