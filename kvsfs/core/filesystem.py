@@ -22,6 +22,7 @@ from kvsfs.core.compression import Compression
 from kvsfs.core.content import Content
 from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.handles import FileHandle, FolderHandle, HandleTable
+from kvsfs.core.heads import ENTRIES_AT_A_TIME, Heads
 from kvsfs.core.inodes import File, Folder, InodeTable, Ownership
 from kvsfs.core.kernel import KernelCaches
 from kvsfs.core.listing import Lister
@@ -82,6 +83,7 @@ class FileSystem:
         self._uploads = Uploads(self._records, self._versions, self._background, tuning.close_timeout)
         self._markers = Markers(store, self._lister, self._background)
         self.xattrs = Xattrs(store, self._versions, self._records)
+        self._heads = Heads(self._versions, self._background) if tuning.exact_sizes else None
         self.usage = Usage(store, info, self._background)
         self._files: HandleTable[FileHandle] = HandleTable()
         self._folders: HandleTable[FolderHandle] = HandleTable()
@@ -100,6 +102,10 @@ class FileSystem:
             inode = await self._lister.find(folder, name)
         if inode is None:
             raise FileError(errno.ENOENT)
+        if self._heads is not None:
+            await self._heads.exact([inode])
+            if inode.removed:
+                raise FileError(errno.ENOENT)
         return inode
 
     def opendir(self, number: int) -> int:
@@ -109,7 +115,8 @@ class FileSystem:
     async def readdir(self, fh: int, start: int) -> list[tuple[bytes, File | Folder, int]]:
         """Give entries from place `start` on as (name, inode, place to go on from); none at the end.
 
-        `.` and `..` are left to the boundary. Waits for at most one page of the listing.
+        `.` and `..` are left to the boundary. Waits for at most one page of the listing, and for
+        sizes that are to be exact.
         """
         handle = self._folders.get(fh)
         found: list[tuple[bytes, File | Folder, int]] = []
@@ -117,6 +124,10 @@ class FileSystem:
             entries = await self._lister.read(handle, start)
             if not entries:
                 break
+            if self._heads is not None:
+                self._heads.ahead(entries)
+                entries = entries[:ENTRIES_AT_A_TIME]
+                await self._heads.exact(entries)
             places = enumerate(entries, start + 1)
             found = [(handle.folder.name_of(e), e, place) for place, e in places if e.parent is handle.folder]
             start += len(entries)
@@ -127,6 +138,13 @@ class FileSystem:
         self._folders.remove(fh)
 
     # --- attributes -------------------------------------------------------------------------------
+
+    async def getattr(self, number: int) -> File | Folder:
+        """Find an inode that the kernel knows; waits only for sizes that are to be exact. ESTALE."""
+        inode = self.inodes.get(number)
+        if self._heads is not None:
+            await self._heads.exact([inode])
+        return inode
 
     async def setattr(self, number: int, changes: Changes, fh: int | None) -> File | Folder:
         """Change attributes. Times, mode and owner stay on this machine; a new size is a write.

@@ -23,6 +23,8 @@ class Tuning:
     cache_bytes: int = CACHE_BYTES
     read_only: bool = False
     strict_names: bool = False
+    exact_sizes: bool = False
+    """Ask for the headers of what is listed: one request a file, for programs that trust lstat(2)."""
     compress: ContentEncoding | None = None
     """None: listed sizes are then those that a reader sees, and Range works."""
     deferred: tuple[str, ...] = ()

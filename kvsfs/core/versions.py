@@ -139,16 +139,24 @@ class Versions:
 
         Raises StoreError; RecordNotFound when the record is gone.
         """
-        if file.content_type is not None or not file.stored:
-            return
+        if file.content_type is None and file.stored:
+            await self.learn_head(file)
+
+    async def learn_head(self, file: File) -> None:
+        """Know what the headers of a stored record tell: its type, and its length if nothing has told it yet.
+
+        Raises StoreError; RecordNotFound when the record is gone.
+        """
         async with file.remote:
             head = await self._store.head_record(file.key)
             if head is None:
                 self.vanished(file)
                 raise RecordNotFound(f"{file.key} is not in the store any more")
             file.content_type, file.type_guessed = head.content_type, False
-            if file.content is None and head.length is not None:
-                self._learn_length(file, head.length)
+            if file.content is None:
+                file.head = head
+                if head.length is not None:
+                    self._learn_length(file, head.length)
 
     def check_invariants(self) -> None:
         """For tests."""

@@ -83,7 +83,7 @@ class Operations(pyfuse3.Operations):
 
     @_total
     async def getattr(self, inode: InodeT, ctx: pyfuse3.RequestContext) -> EntryAttributes:
-        return _attributes(self._fs.inodes.get(inode))
+        return _attributes(await self._fs.getattr(inode))
 
     @_total
     async def setattr(
