@@ -9,6 +9,7 @@ from typing import TypeVarTuple
 import trio
 
 from kvsfs.errors import KvsfsError
+from kvsfs.store.priority import in_background
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +18,8 @@ Args = TypeVarTuple("Args")
 
 class Background:
     """Starts tasks that may fail without taking the mount down: what they raise is logged.
+
+    Their calls of the store give way to those that a process waits for.
 
     `idle` waits until none of them is left.
     """
@@ -40,7 +43,8 @@ class Background:
 
     async def _guard(self, function: Callable[[*Args], Awaitable[object]], args: tuple[*Args]) -> None:
         try:
-            await function(*args)
+            with in_background():
+                await function(*args)
         except KvsfsError as error:
             log.error("in the background: %s", error)  # noqa: TRY400 - one line: no bug of ours
         except Exception:

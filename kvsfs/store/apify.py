@@ -214,6 +214,7 @@ class ApifyStore:
             headers=range_header(byte_range) | condition(if_none_match),
             accepted=frozenset({200, 206, 304}),
             follows_redirects=True,
+            streamed=True,
         )
         async with self._api.stream(call) as answer:
             if answer.status == HTTPStatus.NOT_MODIFIED:
@@ -298,6 +299,7 @@ class ApifyStore:
             path=self._path,
             subject=f"store {self._safe_id}",
             missing=StoreNotFound,
+            store=self._safe_id,
         )
 
     def _record_call(self, operation: str, method: str, key: RecordKey) -> Call:
@@ -307,6 +309,8 @@ class ApifyStore:
             path=f"{self._path}/records/{_segment(key)}",
             subject=f"record {key}",
             missing=RecordNotFound,
+            store=self._safe_id,
+            kind="record",
         )
 
 

@@ -16,11 +16,14 @@ import httpx
 from kvsfs.errors import NotAuthorized, ProtocolViolation, RequestRefused, StoreError, StoreUnreachable
 from kvsfs.metrics import StoreMeter
 from kvsfs.store import faults
+from kvsfs.store.breaker import Breaker
+from kvsfs.store.connections import Connections, Direction
 from kvsfs.store.decoding import decoded
+from kvsfs.store.limit import Kind, Limits, TokenBucket
 from kvsfs.store.parsing import parse_encoding, parse_error, parse_json
 from kvsfs.store.protocol import RecordBody
 from kvsfs.store.retry import Deadlines, Transient, retrying
-from kvsfs.store.transport import Answer, Upload, open_http_client
+from kvsfs.store.transport import Answer, Upload, is_loopback, open_http_client
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,9 @@ class Call:
     """What messages to people are about: `record OUTPUT`."""
     missing: type[StoreError]
     """What 404 means."""
+    store: str = ""
+    """Whose rate limit it falls under, and under which one; "" for no store's."""
+    kind: Kind = "store"
     query: Query = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     accepted: frozenset[int] = frozenset({200, 201, 204})
@@ -62,6 +68,15 @@ class Call:
     content: bytes = b""
     """A small content; a record's goes into `body`."""
     body: RecordBody | None = None
+    streamed: bool = False
+    """Whether its answer's body is taken at its reader's own pace."""
+
+    @property
+    def direction(self) -> Direction | None:
+        """Where a record's body goes, if it has one."""
+        if self.body is not None:
+            return "up"
+        return "down" if self.streamed else None
 
 
 def query_string(query: Query) -> str:
@@ -85,6 +100,10 @@ class ApiClient:
         self._deadlines = deadlines
         self._meter = meter
         self._http = open_http_client(self.base_url, deadlines)
+        # The embedded server has no limits of its own; one that plays the platform's names them.
+        self._limits = Limits(assumed=not is_loopback(self.base_url))
+        self._connections = Connections()
+        self._breaker = Breaker()
 
     def __repr__(self) -> str:
         return f"ApiClient({self.base_url!r})"
@@ -125,33 +144,67 @@ class ApiClient:
             body_length=call.body.length if call.body else 0,
             subject=call.subject,
             on_retry=self._meter.count_retry,
+            on_give_up=lambda: self._breaker.gave_up(call.subject),
         )
 
     async def _open(self, call: Call) -> Answer:
         """Make one attempt: follow redirects, raise a refusal, give an accepted answer."""
-        url = httpx.URL(self.base_url + call.path + query_string(call.query))
-        answer = await self._send(call, url, self._authorization())
+        answer = await self._ask(call)
         for _hop in range(MAX_HOPS):
             if not (call.follows_redirects and answer.status in _REDIRECTS):
                 break
             await answer.aclose()
-            url = _next_hop(call, answer)
-            answer = await self._send(call, url, {})  # the token stays with the API
+            answer = await self._follow(call, _next_hop(call, answer))
         if answer.status in call.accepted:
             return answer
         async with aclosing(answer):
             raise await self._refusal(call, answer)
 
-    async def _send(self, call: Call, url: httpx.URL, authorization: Mapping[str, str]) -> Answer:
+    async def _ask(self, call: Call) -> Answer:
+        """Ask the API, when it is the call's turn, unless it is known not to answer."""
+        self._breaker.check(call.subject)
+        bucket = self._limits.bucket(call.store, call.kind)
+        with await self._connections.take(call.direction) as taken:
+            await bucket.take(patience=self._deadlines.total)
+            self._breaker.asked(call.subject)
+            url = httpx.URL(self.base_url + call.path + query_string(call.query))
+            try:
+                response = await self._send(call, url, self._authorization())
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                self._breaker.could_not_connect()
+                raise _attempt_fault(call, error) from error
+            except httpx.HTTPError as error:
+                raise _attempt_fault(call, error) from error
+            self._heed(response, bucket)
+            return Answer(response, call.subject, self._meter, taken.pop_all().close)
+
+    async def _follow(self, call: Call, url: httpx.URL) -> Answer:
+        """Ask where the API sends us: another host, with its own limits, and the token stays with the API."""
+        with await self._connections.take(call.direction) as taken:
+            try:
+                response = await self._send(call, url, {})
+            except httpx.HTTPError as error:
+                raise _attempt_fault(call, error) from error
+            return Answer(response, call.subject, self._meter, taken.pop_all().close)
+
+    def _heed(self, response: httpx.Response, bucket: TokenBucket) -> None:
+        """Take from the headers of the API's answer what they say about the calls to come."""
+        if response.status_code < 500:
+            self._breaker.answered()
+        bucket.learn(response.headers.get("x-ratelimit-limit"))
+        if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            bucket.slow_down(faults.parse_retry_after(response.headers.get("retry-after")))
+
+    async def _send(self, call: Call, url: httpx.URL, authorization: Mapping[str, str]) -> httpx.Response:
         request = self._request(call, url, authorization)
         self._meter.count_request(call.operation)
         try:
             response = await self._http.send(request, stream=True)
         except httpx.HTTPError as error:
             log.debug("%s of %s: %s", call.operation, call.subject, type(error).__name__)
-            raise _attempt_fault(call, error) from error
+            raise
         log.debug("%s of %s: %d", call.operation, call.subject, response.status_code)
-        return Answer(response, call.subject, self._meter)
+        return response
 
     def _request(self, call: Call, url: httpx.URL, authorization: Mapping[str, str]) -> httpx.Request:
         headers = {

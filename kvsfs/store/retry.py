@@ -72,12 +72,13 @@ async def retrying(
     body_length: int = 0,
     subject: str,
     on_retry: Callable[[], None],
+    on_give_up: Callable[[], None],
 ) -> T:
     """Call `attempt` until it succeeds, fails for good, or no further pause fits into the deadline.
 
     `body_length`: bytes that each attempt uploads. Raises the last Transient's error when there is no time
-    left for another attempt, StoreTimeout when an attempt itself is still running at its end. Checkpoints;
-    cancelled, it cancels the attempt.
+    left for another attempt, StoreTimeout when an attempt itself is still running at its end; `on_give_up` is
+    called before either. Checkpoints; cancelled, it cancels the attempt.
     """
     body_time = body_length / SLOWEST_UPLOAD
     heaviest = deadlines.stall if body_length else deadlines.total
@@ -92,9 +93,11 @@ async def retrying(
             pause = _pause(tries, fault.retry_after)
             spent += min(trio.current_time() - begun, heaviest) + pause
             if spent >= deadlines.total:
+                on_give_up()
                 raise fault.error from fault.__cause__
         await trio.sleep(pause)
         on_retry()
+    on_give_up()
     raise StoreTimeout(f"{subject}: no answer within {trio.current_time() - begun + spent:.0f} s")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,11 +16,9 @@ import trio
 from kvsfs.errors import StoreUnreachable
 from kvsfs.metrics import StoreMeter
 from kvsfs.store import faults
+from kvsfs.store.connections import MAX_CONNECTIONS
 from kvsfs.store.protocol import RecordBody
 from kvsfs.store.retry import Deadlines
-
-MAX_CONNECTIONS = 32
-"""httpcore's pool scans its connections for each request: at 64 in flight it fell to 240 requests/s."""
 
 KEEPALIVE_EXPIRY = 4.0
 """Seconds. uvicorn and Node close an idle connection after 5: we let go first, lest a request meet it."""
@@ -94,15 +93,19 @@ class Answer:
 
     Iterating raises StoreUnreachable when the body breaks off and StoreTimeout when it stalls. `aclose` must
     be called, read or not: a body read to its end leaves a connection to use again, any other closes it.
+    It calls `on_close`, the first time.
     """
 
-    def __init__(self, response: httpx.Response, subject: str, meter: StoreMeter) -> None:
+    def __init__(
+        self, response: httpx.Response, subject: str, meter: StoreMeter, on_close: Callable[[], None]
+    ) -> None:
         self.status = response.status_code
         self.headers = response.headers
         self.url = response.url
         self._response = response
         self._subject = subject
         self._meter = meter
+        self._on_close = on_close
         self._raw = response.aiter_raw()
         self._begun = False
 
@@ -121,9 +124,12 @@ class Answer:
     async def aclose(self) -> None:
         """Let go of the connection. Nothing is waited for, so not even cancellation interrupts it."""
         with trio.CancelScope(shield=True):
-            await self._response.aclose()
-            if self._begun:
-                await self._end_generators()
+            try:
+                await self._response.aclose()
+                if self._begun:
+                    await self._end_generators()
+            finally:
+                self._on_close()
 
     async def _end_generators(self) -> None:
         # Below aiter_raw() stand five more of httpx's and httpcore's generators. Left suspended, each would

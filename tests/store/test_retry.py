@@ -20,24 +20,35 @@ LIMITS = Deadlines(connect=10, stall=20, total=30)
 def spend(
     attempt: Callable[[], Awaitable[str]], *, body_length: int = 0
 ) -> tuple[str | StoreError, float, int]:
-    """Give the outcome, the virtual seconds it took, and the retries."""
+    """Give the outcome, the virtual seconds it took, and the retries; it is given up where time ran out."""
     retries = 0
+    gave_up = 0
 
     def count() -> None:
         nonlocal retries
         retries += 1
 
+    def count_end() -> None:
+        nonlocal gave_up
+        gave_up += 1
+
     async def main() -> tuple[str | StoreError, float]:
         started = trio.current_time()
         try:
             outcome: str | StoreError = await retrying(
-                attempt, deadlines=LIMITS, body_length=body_length, subject="it", on_retry=count
+                attempt,
+                deadlines=LIMITS,
+                body_length=body_length,
+                subject="it",
+                on_retry=count,
+                on_give_up=count_end,
             )
         except StoreError as error:
             outcome = error
         return outcome, trio.current_time() - started
 
     outcome, seconds = trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert gave_up == isinstance(outcome, StoreUnreachable)
     return outcome, seconds, retries
 
 

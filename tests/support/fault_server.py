@@ -13,7 +13,7 @@ from socket import SO_LINGER, SOL_SOCKET
 import trio
 
 
-@dataclass
+@dataclass(eq=False)
 class Exchange:
     """One request, and the connection to answer it on."""
 
@@ -81,10 +81,10 @@ async def _next_request(stream: trio.SocketStream) -> Exchange | None:
 
 
 @asynccontextmanager
-async def fault_server(*script: Step) -> AsyncIterator[FaultServer]:
-    """Serve `script` on a free port of loopback."""
+async def fault_server(*script: Step, port: int = 0) -> AsyncIterator[FaultServer]:
+    """Serve `script` on a port of loopback; 0 is any free one."""
     async with trio.open_nursery() as nursery:
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
         server = FaultServer(listeners[0].socket.getsockname()[1], list(script))
         nursery.start_soon(trio.serve_listeners, server.serve, listeners)
         yield server
