@@ -206,6 +206,7 @@ def _tuning(settings: MountConfig, blobs: BlobFolder) -> Tuning:
         cache_bytes=_cache_bytes(settings, blobs),
         read_only=settings.read_only,
         strict_names=settings.names == "strict",
+        exact_sizes=settings.exact_sizes,
     )
 
 

@@ -184,6 +184,9 @@ class MountConfig:
         5.0,  # a scan that opens files twice asks once
         "How long a file that was checked against the store is opened unasked.",
     )
+    exact_sizes: bool = option(
+        FLAG, False, "Ask for the true size of each listed file, for git add and Python's tarfile."
+    )
     close_timeout: float = option(
         POSITIVE_DURATION,
         # A process in close(2) cannot be killed; an hour carries 4.5 GB over a line of 10 Mbit/s. A dead line is

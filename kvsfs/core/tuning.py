@@ -24,7 +24,7 @@ class Tuning:
     read_only: bool = False
     strict_names: bool = False
     exact_sizes: bool = False
-    """Ask for the headers of what is listed: one request a file, for programs that trust lstat(2)."""
+    """Ask for the headers of what is listed: one request a file, and all of it where they tell no length."""
     compress: ContentEncoding | None = None
     """None: listed sizes are then those that a reader sees, and Range works."""
     deferred: tuple[str, ...] = ()
