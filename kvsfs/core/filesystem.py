@@ -78,10 +78,12 @@ class FileSystem:
         self._lister = Lister(store, self.inodes, self._versions, self._local, tuning.listing_ttl)
         self._local.restore(self.inodes.root)
         self._deletes = DeferredDeletes(store, self._background)
-        compression = Compression(blobs, tuning.compress)
-        self._records = Records(store, self.inodes, self._versions, self._deletes, self._rules, compression)
-        self._uploads = Uploads(self._records, self._versions, self._background, tuning.close_timeout)
         self._markers = Markers(store, self._lister, self._background)
+        compression = Compression(blobs, tuning.compress)
+        self._records = Records(
+            store, self.inodes, self._versions, self._deletes, self._rules, compression, self._markers.filled
+        )
+        self._uploads = Uploads(self._records, self._versions, self._background, tuning.close_timeout)
         self.xattrs = Xattrs(store, self._versions, self._records)
         self._heads = Heads(self._versions, self._background) if tuning.exact_sizes else None
         self.usage = Usage(store, info, self._background)

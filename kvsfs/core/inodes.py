@@ -163,6 +163,10 @@ class Folder(Inode):
     prefix: str = ""
     marker: bool = False
     """Whether the store has this folder's marker record."""
+    marker_changed_at: float = -math.inf
+    """When this mount last put or deleted it (trio time): an earlier page knows nothing of that."""
+    marker_request: trio.Lock = field(default_factory=trio.Lock)
+    """Held around requests for it: none arrives after the folder was removed."""
     local_only: bool = False
     """Whether what is made in it never reaches the store: by its own name, or that of a folder above."""
     listed: bool = False

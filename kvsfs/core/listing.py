@@ -215,29 +215,30 @@ class Lister:
         path = names.decode(entry.key)[len(folder.path) :]
         component, slash, below = path.partition(b"/")
         if slash:
-            self._see_folder(folder, component, entry.key, seen, marker=not below and entry.size == 0)
-        elif not path and entry.size == 0:
-            folder.marker = True
-        else:
+            below_it = self._see_folder(folder, component, entry.key, seen)
+            if below_it is not None and not below:
+                _see_marker(below_it, entry, seen)
+            return
+        if not path:
+            _see_marker(folder, entry, seen)
+        if path or entry.size:
             self._see_file(folder, component, entry, seen)
 
-    def _see_folder(
-        self, parent: Folder, component: bytes, key: RecordKey, seen: _Seen, *, marker: bool
-    ) -> None:
+    def _see_folder(self, parent: Folder, component: bytes, key: RecordKey, seen: _Seen) -> Folder | None:
         folder = parent.folders.get(component)
         if folder is None:
             if parent.removals.get(component + b"/", -math.inf) >= seen.requested_at:
-                return
+                return None
             if _is_outdated(parent, key, seen):
-                return
+                return None
             folder = self._inodes.add_folder(
                 parent, component, local_only=self._local.covers(parent, component)
             )
             self._local.restore(folder)
         if not folder.listed:
             _ask_from_now_on(folder)
-        folder.marker = folder.marker or marker
         _arrive(folder, seen)
+        return folder
 
     def _see_file(self, parent: Folder, component: bytes, entry: KeyEntry, seen: _Seen) -> None:
         file = parent.files.get(component)
@@ -303,6 +304,12 @@ def _arrive(child: File | Folder, seen: _Seen) -> None:
 def _is_outdated(folder: Folder, key: RecordKey, seen: _Seen) -> bool:
     """Tell whether a page that was asked for later has told already that an unknown key is not there."""
     return folder.listing is not None and folder.listing.asked_about(key) > seen.requested_at
+
+
+def _see_marker(folder: Folder, entry: KeyEntry, seen: _Seen) -> None:
+    """Note what lies under a folder's marker key: only what is empty is one, the rest is somebody's record."""
+    if seen.requested_at > folder.marker_changed_at:
+        folder.marker = entry.size == 0
 
 
 def _ask_from_now_on(folder: Folder) -> None:

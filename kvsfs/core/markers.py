@@ -18,76 +18,118 @@ from kvsfs.store.protocol import Store
 
 log = logging.getLogger(__name__)
 
+IN_PARALLEL = 8
+"""Requests for markers at a time, as for uploads in the background: most connections stay for what is waited for."""
+
 
 class Markers:
-    """Puts a marker for each folder that stays empty, late and in the background.
+    """Puts a marker for each folder that stays empty, and deletes that of one that fills: late, in the background.
 
-    A folder without marker and children is ours alone (`changed_at` infinite), so no listing takes it away.
+    A folder without marker and records is ours alone (`changed_at` infinite), so no listing takes it away. What
+    happens to a folder only has its marker looked at after the grace: `cp -r` and `rm -r` pay for none.
     """
 
     def __init__(self, store: Store, lister: Lister, background: Background) -> None:
         self._store = store
         self._lister = lister
         self._background = background
+        self._grace = GRACE
         self._waiting: dict[Folder, trio.CancelScope] = {}
         self._refused: set[Folder] = set()
         """Whose marker could not be put: tried again when the mount ends, if not before."""
-        self._requests = trio.Lock()
-        """Held around each request, so that no marker arrives after its folder was removed."""
+        self._parallel = trio.CapacityLimiter(IN_PARALLEL)
 
     def emptied(self, folder: Folder) -> None:
-        """Note that a folder was made, or lost its last child. No checkpoint."""
-        if folder.parent is None or folder.marker or folder.local_only or folder in self._waiting:
+        """Note that a folder was made, or lost its last record. No checkpoint."""
+        if folder.parent is None or folder.marker or folder.local_only:
             return
         folder.changed_at = math.inf
-        scope = self._waiting[folder] = trio.CancelScope()
-        self._background.start(self._wait_and_put, folder, scope)
+        self._check_later(folder)
+
+    def filled(self, folder: Folder | None) -> None:
+        """Note that the store has a new record, or the marker of a folder, in a folder. No checkpoint."""
+        while folder is not None:
+            if folder.marker:
+                self._check_later(folder)
+            folder = folder.parent
 
     async def remove(self, folder: Folder) -> None:
         """Delete a folder's marker, if the store has one. Raises StoreError."""
         self._stop_waiting(folder)
-        async with self._requests:
+        async with folder.marker_request:
             if folder.marker or folder in self._refused:  # the answer may have been lost
-                await self._store.delete_record(names.encode(folder.path))
-                folder.marker = False
+                await self._delete(folder)
                 self._refused.discard(folder)
 
-    async def settle(self) -> int:
-        """Put all that is waiting now; how many folders could not be put."""
+    async def settle(self) -> None:
+        """Put and delete now what is waiting; from now on nothing waits any more. What fails is logged."""
+        self._grace = 0
         waiting = {*self._waiting, *self._refused}
-        for folder in waiting:
-            self._stop_waiting(folder)
-        return sum([not await self._put(folder) for folder in waiting])
+        async with trio.open_nursery() as nursery:
+            for folder in waiting:
+                self._stop_waiting(folder)
+                nursery.start_soon(self._check, folder)
+
+    def _check_later(self, folder: Folder) -> None:
+        if folder not in self._waiting:
+            scope = self._waiting[folder] = trio.CancelScope()
+            self._background.start(self._wait_and_check, folder, scope)
 
     def _stop_waiting(self, folder: Folder) -> None:
         scope = self._waiting.pop(folder, None)
         if scope is not None:
             scope.cancel()
 
-    async def _wait_and_put(self, folder: Folder, scope: trio.CancelScope) -> None:
+    async def _wait_and_check(self, folder: Folder, scope: trio.CancelScope) -> None:
         with scope:
-            await trio.sleep(GRACE)
-        if not scope.cancelled_caught:
-            self._waiting.pop(folder, None)
-            await self._put(folder)
+            await trio.sleep(self._grace)
+        if (
+            self._waiting.get(folder) is scope
+        ):  # else stopped, perhaps in the moment in which the grace was over
+            del self._waiting[folder]
+            await self._check(folder)
 
-    async def _put(self, folder: Folder) -> bool:
+    async def _check(self, folder: Folder) -> None:
+        """Let a folder have a marker if it is empty, and none if something else keeps it in the store."""
+        shown = folder.path.decode(errors="replace")
         try:
-            async with self._requests:
-                await self._put_if_empty(folder)
+            async with self._parallel, folder.marker_request:
+                if folder.parent is None:
+                    return
+                if folder.marker:
+                    await self._delete_if_kept(folder)
+                else:
+                    await self._put_if_empty(folder)
         except StoreError as error:
-            log.warning(
-                "the empty folder /%s is not in the store: %s", folder.path.decode(errors="replace"), error
-            )
-            self._refused.add(folder)
-            return False
-        self._refused.discard(folder)
-        folder.changed_at = trio.current_time()
-        return True
+            if folder.marker:  # harmless: the next record in it has it looked at again
+                log.info("the marker of the folder /%s is still in the store: %s", shown, error)
+            else:
+                log.warning("the empty folder /%s is not in the store: %s", shown, error)
+                self._refused.add(folder)
 
     async def _put_if_empty(self, folder: Folder) -> None:
-        if folder.parent is None or folder.marker or not await self._lister.is_bare(folder):
-            return
-        key = names.encode(folder.path)
-        await self._store.set_record(key, BytesBody(b""), content_type=content_types.MARKER)
-        folder.marker = True
+        if await self._lister.is_bare(folder) and not folder.marker:
+            key = names.encode(folder.path)
+            await self._store.set_record(key, BytesBody(b""), content_type=content_types.MARKER)
+            folder.marker, folder.marker_changed_at = True, trio.current_time()
+            self.filled(folder.parent if folder.bare else folder)
+        self._refused.discard(folder)
+        folder.changed_at = trio.current_time()
+
+    async def _delete_if_kept(self, folder: Folder) -> None:
+        if b"" in folder.files or not _is_kept(folder):
+            return  # the first: somebody's own record under the marker's key, shown as `!2F`
+        await self._delete(folder)
+        if folder.bare:  # since the request began
+            self.emptied(folder)
+
+    async def _delete(self, folder: Folder) -> None:
+        await self._store.delete_record(names.encode(folder.path))
+        folder.marker, folder.marker_changed_at = False, trio.current_time()
+
+
+def _is_kept(folder: Folder) -> bool:
+    """Tell whether the store has, for sure, something below a folder beside its own marker."""
+    if any(file.stored and not file.dirty for file in folder.files.values()):
+        return True
+    return any(below.marker or _is_kept(below) for below in folder.folders.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
@@ -54,10 +55,13 @@ class Records:
         deletes: DeferredDeletes,
         rules: NameRules,
         compression: Compression,
+        filled: Callable[[Folder], None],
     ) -> None:
+        """Tell `filled` of each folder in which the store has a new record."""
         self._deletes = deletes
         self._rules = rules
         self._compression = compression
+        self._filled = filled
         self._store = store
         self._inodes = inodes
         self._versions = versions
@@ -132,6 +136,8 @@ class Records:
             file.stored = True  # for all we know: an unlink must delete it, or it would come back
             raise
         _confirm(file, sent)
+        if file.parent is not None:
+            self._filled(file.parent)
 
     async def _send(self, file: File, content: Content, key: RecordKey, component: bytes) -> _Sent:
         """Store the current bytes under a key. The lock is held, the content in use."""
@@ -217,7 +223,9 @@ class Records:
             raise
         in_store = sends or ghost is not None or (target is not None and target.stored)
         self._move(file, folder, component, key, target)
-        if not sends:  # what the store has under this key is not what it had under the other
+        if sends:
+            self._filled(folder)
+        else:  # what the store has under this key is not what it had under the other
             file.head = None if target is None else target.head
             file.listed_size = 0 if target is None else target.listed_size
             file.unanswered.clear()
