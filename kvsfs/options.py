@@ -177,7 +177,7 @@ class MountConfig:
     listing_ttl: float = option(
         DURATION,
         30.0,  # rclone trusts its folders for 300 s, gcsfuse for 60; a run's OUTPUT should not take a minute to show
-        "How long a folder's listing is trusted.",
+        "How long a folder's listing is trusted; one that took long is trusted longer.",
     )
     revalidate: float = option(
         DURATION,

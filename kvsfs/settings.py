@@ -42,8 +42,12 @@ class Configuration:
     """What the configuration files say."""
 
     mounts: Mapping[str, NamedMount] = dataclasses.field(default_factory=dict)
-    layers: tuple[Layer, ...] = ()
+    defaults: tuple[Layer, ...] = ()
     """The tables `[mount]`, those that count more first."""
+
+    def layers(self, environment: Mapping[str, str], named: NamedMount | None) -> list[Layer]:
+        """Give what is said beside the command line, what counts more first. Raises CommandError."""
+        return [of_environment(environment), *([named.layer] if named else []), *self.defaults]
 
     def named(self, name: str) -> NamedMount:
         """Give a named mount. Raises CommandError."""
@@ -96,14 +100,14 @@ def of_files(paths: Iterable[str]) -> Configuration:
     A named mount of the first file that has it hides others of its name. Raises CommandError.
     """
     mounts: dict[str, NamedMount] = {}
-    layers = []
+    defaults = []
     for path in paths:
         content = _read(path)
         _check_keys(content, ("mount", "mounts"), path)
-        layers.append(_of_table(_table(content.get("mount", {}), f"{path} [mount]"), f"{path} [mount]"))
+        defaults.append(_of_table(_table(content.get("mount", {}), f"{path} [mount]"), f"{path} [mount]"))
         for name, table in _table(content.get("mounts", {}), f"{path} [mounts]").items():
             mounts.setdefault(name, _named_mount(name, table, f"{path} [mounts.{name}]"))
-    return Configuration(mounts, tuple(layers))
+    return Configuration(mounts, tuple(defaults))
 
 
 def config(source: str, mount_point: str, layers: Iterable[Layer]) -> MountConfig:
@@ -114,10 +118,10 @@ def config(source: str, mount_point: str, layers: Iterable[Layer]) -> MountConfi
 
 def resolve(layers: Iterable[Layer]) -> dict[str, Setting]:
     """Give every option's setting; the first layers count more."""
-    defaults = {option.name: Setting(option.default, "default") for option in OPTIONS.values()}
+    found = {option.name: Setting(option.default, "default") for option in OPTIONS.values()}
     for layer in reversed(list(layers)):
-        defaults |= layer
-    return defaults
+        found |= layer
+    return found
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,3 +180,197 @@ def as_the_daemon(command: Command, written: list[str]) -> MountConfig:
     configured = run.call_args.args[0]
     assert isinstance(configured, MountConfig)
     return configured
+
+
+# --- what is refused ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["-o", "red_only"], "-o red-only: not an option of kvsfs; did you mean read-only?"),
+        (["-o", "uid"], "-o uid: it needs a value, as in uid=N"),
+        (["-o", "uid="], "-o uid: it needs a value, as in uid=N"),
+        (["-o", "ro=yes"], "-o ro: it takes no value"),
+        (["-o", "uid=-1"], "-o uid: '-1' is not a number"),
+        (["--uid", "joe"], "--uid: 'joe' is not a number"),
+        (
+            ["--file-mode", "888"],
+            "--file-mode: '888' is not an octal mode: write three digits from 0 to 7, as in 640",
+        ),
+        (["--names", "any"], "--names: 'any' is none of encoded, strict"),
+        (["--timeout", "0"], "--timeout: no time at all is too short"),
+        (["--cache-dir", ""], "--cache-dir: the value is missing"),
+        (
+            ["--cache-size", "1TB"],
+            "--cache-size: '1TB' is not a size: write a number and KiB, MiB or GiB, as in 64KiB",
+        ),
+    ],
+)
+def test_the_command_line_is_refused(command: Command, words: list[str], told: str) -> None:
+    assert command.refusal(*words) == told
+
+
+def test_a_misspelt_word_does_not_show_its_value(command: Command) -> None:
+    assert "s3cret" not in command.refusal("-o", "api-urll=http://me:s3cret@host")
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "told"),
+    [
+        ("KVSFS_MOUNT_TIMOUT", "1s", "there is no such option; did you mean KVSFS_MOUNT_TIMEOUT?"),
+        ("KVSFS_MOUNT_READ_ONLY", "maybe", "'maybe' is neither true nor false"),
+        ("KVSFS_MOUNT_REVALIDATE", "5", "'5' is not a duration"),
+        ("APIFY_API_BASE_URL", "nowhere", "https://HOST"),
+    ],
+)
+def test_the_environment_is_refused(command: Command, variable: str, text: str, told: str) -> None:
+    command.patch.setenv(variable, text)
+    refusal = command.refusal()
+    assert refusal.startswith(f"{variable}: ")
+    assert told in refusal
+
+
+def test_empty_variables_say_nothing(command: Command) -> None:
+    command.patch.setenv("KVSFS_MOUNT_TIMEOUT", "")
+    assert command.mount("joe/store", str(command.folder)).timeout == OPTIONS["timeout"].default
+
+
+def test_apifys_own_variables_name_the_api(command: Command) -> None:
+    for variable, url in (
+        ("APIFY_CLIENT_BASE_URL", "http://client"),
+        ("APIFY_API_BASE_URL", "http://sdk"),
+        ("KVSFS_MOUNT_API_URL", "http://ours"),
+    ):
+        command.patch.setenv(variable, url)
+        assert command.value(OPTIONS["api-url"]) == url
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[mount]\ntimout = '1s'", " [mount]: timout is not known; did you mean timeout?"),
+        ("[mont]", ": mont is not known; did you mean mount?"),
+        ("mount = 1", " [mount]: this must be a table"),
+        ("[mounts]\nwork = 'x'", " [mounts.work]: this must be a table"),
+        ("[mounts.work]\nread-only = true", " [mounts.work]: name what is mounted"),
+        (
+            "[mounts.work]\nsource = 'x'\nsorce = 'x'",
+            " [mounts.work]: sorce is not known; did you mean source?",
+        ),
+        ("[mounts.work]\nsource = 'x'\nmount-point = 'x'", " [mounts.work] mount-point: write a whole path"),
+        ("[mounts.work]\nsource = 'x'\nuid = -1", " [mounts.work] uid: '-1' is not a number"),
+        ("[mount]\nsource = 'x'", " [mount]: source is not known"),
+        ("[mount]\ntimeout = 30", ' [mount] timeout: write it in quotes, as in timeout = "30s"'),
+        ("[mount]\numask = 22", ' [mount] umask: write it in quotes, as in umask = "0022"'),
+        ("[mount]\nuid = true", " [mount] uid: write it in quotes"),
+        ("[mount]\nread-only = 'true'", " [mount] read-only: write true or false, without quotes"),
+        ("[mount]\ncache-dir = 'cache'", " [mount] cache-dir: write a whole path"),
+        ("[mount]\ntimeout = soon", " is not a TOML file: "),
+    ],
+)
+def test_a_file_is_refused(command: Command, content: str, told: str) -> None:
+    for file in (command.user_file, command.system_file):
+        file.write_text(content)
+        refusal = command.refusal()
+        assert refusal.startswith(f"{file}{told}"), refusal
+        file.unlink()
+
+
+def test_a_file_that_cannot_be_read(command: Command) -> None:
+    command.user_file.mkdir()
+    assert command.refusal() == f"cannot read {command.user_file}: Is a directory"
+
+
+# --- named mounts -------------------------------------------------------------------------------------
+
+
+def test_a_named_mount(command: Command) -> None:
+    elsewhere = str(command.folder / "elsewhere")
+    command.user_file.write_text(
+        "[mounts.work]\nsource = 'joe/work'\nmount-point = '~/work'\n"
+        "[mounts.anywhere]\nsource = 'local:x'\nread_only = true\nuid = 7"
+    )
+    command.patch.setenv("HOME", str(command.folder))
+    configured = command.mount("work")
+    assert (configured.source, configured.mount_point) == ("joe/work", f"{command.folder}/work")
+    assert command.mount("work", elsewhere).mount_point == elsewhere
+    configured = command.mount("anywhere", elsewhere)
+    assert configured == MountConfig("local:x", elsewhere, read_only=True, uid=7)
+    assert command.mount("~work", elsewhere).source == "~work"
+    assert command.mount("other", elsewhere) == MountConfig("other", elsewhere)
+
+
+def test_yours_is_taken_whole(command: Command) -> None:
+    command.user_file.write_text("[mounts.work]\nsource = 'joe/mine'")
+    command.system_file.write_text("[mounts.work]\nsource = 'joe/theirs'\nread-only = true")
+    assert command.mount("work", "/x") == MountConfig("joe/mine", "/x")
+
+
+def test_no_mount_point(command: Command) -> None:
+    command.user_file.write_text("[mounts.work]\nsource = 'joe/work'")
+    for name, told in (
+        (
+            "work",
+            f"MOUNTPOINT is missing: name one here, or as mount-point below {command.user_file} [mounts.work]",
+        ),
+        ("wrok", "no mount is named wrok in the configuration files; did you mean work?"),
+    ):
+        with pytest.raises(CommandError, match=re.escape(told)) as caught:
+            command.mount(name)
+        assert caught.value.exit_code == ExitCode.USAGE
+
+
+# --- config show --------------------------------------------------------------------------------------
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, tuple[str, str]]:
+    cli.app(["config", "show", *arguments], standalone_mode=False)
+    rows = [re.split("  +", line) for line in capsys.readouterr().out.splitlines()]
+    return {name: (value, place) for name, value, place in rows}
+
+
+@EVERY_OPTION
+def test_config_show_tells_each_value_and_its_place(
+    command: Command, capsys: pytest.CaptureFixture[str], option: Option
+) -> None:
+    def told() -> tuple[str, str]:
+        rows = shown(capsys)
+        assert list(rows) == list(OPTIONS)
+        return rows[option.name]
+
+    def value(text: str) -> str:
+        return option.show(option.parse((text,)))
+
+    system, user, environment, _ = samples(option)
+    assert told() == (option.show(option.default), "default")
+    command.system_file.write_text("[mount]\n" + entry(option, system))
+    assert told() == (value(system), f"{command.system_file} [mount] {option.name}")
+    command.user_file.write_text("[mount]\n" + entry(option, user))
+    assert told() == (value(user), f"{command.user_file} [mount] {option.name}")
+    command.patch.setenv(option.variable, environment)
+    assert told() == (value(environment), option.variable)
+
+
+def test_config_show_of_a_named_mount(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    command.user_file.write_text("[mounts.work]\nsource = 'joe/work'\nmount-point = '/work'\nuid = 7")
+    place = f"{command.user_file} [mounts.work]"
+    rows = shown(capsys, "work")
+    assert list(rows) == ["source", "mount-point", *OPTIONS]
+    assert [rows["source"], rows["mount-point"]] == [("joe/work", place), ("/work", place)]
+    assert (rows["uid"], rows["gid"]) == (("7", f"{place} uid"), ("yours", "default"))
+    with pytest.raises(
+        CommandError, match=r"no mount is named wrok in the configuration files; did you mean work\?"
+    ):
+        cli.app(["config", "show", "wrok"], standalone_mode=False)
+
+
+# --- help ---------------------------------------------------------------------------------------------
+
+
+@EVERY_OPTION
+def test_help_says_what_it_is(option: Option, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.app(["mount", "--help"], standalone_mode=False)
+    help_ = " ".join(capsys.readouterr().out.split())
+    assert f" --{option.name} {option.kind.metavar}".rstrip() in help_
+    assert option.about in help_

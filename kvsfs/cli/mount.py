@@ -62,16 +62,18 @@ def mount(
 
 def _configured(source: str, mount_point: str | None, said: tuple[Layer, ...]) -> MountConfig:
     files = settings.of_files(config.config_files())
-    layers = [*said, settings.of_environment(os.environ)]
     named = files.mounts.get(source)
+    layers = [*said, *files.layers(os.environ, named)]
     if named is not None:
         source, mount_point = named.source, mount_point or named.mount_point
-        layers.append(named.layer)
-    if mount_point is None:
-        missing = "" if named else f", and no mount is named {source} in a configuration file"
-        hint = "" if named else settings.suggestion(source, files.mounts)
-        raise settings.usage(f"MOUNTPOINT is missing{missing}{hint}")
-    return settings.config(source, resolved(mount_point), [*layers, *files.layers])
+    if mount_point is not None:
+        return settings.config(source, resolved(mount_point), layers)
+    if named is not None:
+        raise settings.usage(f"MOUNTPOINT is missing: name one here, or as mount-point below {named.place}")
+    hint = settings.suggestion(source, files.mounts)
+    raise settings.usage(
+        f"MOUNTPOINT is missing, and no mount is named {source} in the configuration files{hint}"
+    )
 
 
 def _run(configured: MountConfig, ready: Callable[[], None]) -> ExitCode:

@@ -95,3 +95,23 @@ def test_what_was_taken_is_never_evicted(
         assert all(os.path.exists(blob.path) for blob in blobs.values())
         assert len(os.listdir(os.path.join(folder.path, "clean"))) == len(blobs)
     folder.close()
+
+
+def test_clean_blobs_go_while_the_disk_has_less_free_than_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, evicted = BlobFolder(str(tmp_path), min_free=1000), list[str]()
+    clean = CleanBlobs[str](CAPACITY, evicted.append)
+    folder.make_room = clean.make_room
+    disk = {"free": 1000}
+    monkeypatch.setattr(folder, "free_bytes", lambda: disk["free"] + 20 * len(evicted))
+    for name in "abcde":
+        clean.add(name, sized(folder, 20))
+    assert evicted == []
+    disk["free"] = 950
+    sized(folder, 1)
+    assert evicted == ["a", "b", "c"]  # the older half, which is enough
+    disk["free"] = 0
+    sized(folder, 1)
+    assert evicted == ["a", "b", "c", "d", "e"]  # there is no more to go: the write is done all the same
+    folder.close()

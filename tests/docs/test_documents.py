@@ -227,6 +227,12 @@ def test_the_readme_lists_every_exit_code() -> None:
     assert listed == {int(code) for code in ExitCode}
 
 
+def test_the_options_page_is_what_the_table_says() -> None:
+    command = [sys.executable, str(ROOT / "docs/make_options.py"), "--check"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=BLOCK_SECONDS, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
