@@ -39,7 +39,7 @@ from kvsfs.store.apify import ApifyStoreCollection
 from kvsfs.store.protocol import Store
 from kvsfs.store.retry import Deadlines
 from kvsfs.store.sources import LocalSource, RemoteSource, parse_source
-from kvsfs.types import RecordKey, StoreInfo
+from kvsfs.types import ContentEncoding, RecordKey, StoreInfo
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,13 @@ def _tuning(settings: MountConfig, blobs: BlobFolder) -> Tuning:
         read_only=settings.read_only,
         strict_names=settings.names == "strict",
         exact_sizes=settings.exact_sizes,
+        compress=_ENCODINGS[settings.compress],
+        deferred=settings.deferred,
+        local_only=settings.local_only,
     )
+
+
+_ENCODINGS: dict[str, ContentEncoding | None] = {"off": None, "gzip": "gzip", "br": "br"}
 
 
 def _cache_bytes(settings: MountConfig, blobs: BlobFolder) -> int:

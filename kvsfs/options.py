@@ -64,6 +64,14 @@ def _parse_path(text: str) -> str:
     return os.path.abspath(os.path.expanduser(_parse_text(text)))
 
 
+def _parse_pattern(text: str) -> str:
+    if "/" in text:
+        raise ValueError(
+            f"{text!r} can match no name: a pattern is for one name, without the folders above it"
+        )
+    return _parse_text(text)
+
+
 def _parse_positive_duration(text: str) -> float:
     duration = parse_duration(text)
     if not duration:
@@ -109,7 +117,7 @@ POSITIVE_DURATION = Kind("TIME", _parse_positive_duration, show_duration)
 SIZE = Kind("SIZE", parse_size, show_size)
 INTEGER = Kind("N", _parse_integer, toml=int)
 MODE = Kind("MODE", _parse_mode, "{:04o}".format)
-PATTERNS: Kind[Any] = Kind("PATTERN", _parse_text, toml=list, repeated=True)
+PATTERNS: Kind[Any] = Kind("PATTERN", _parse_pattern, toml=list, repeated=True)
 
 PATHS = (FOLDER, FILE)
 
@@ -198,6 +206,19 @@ class MountConfig:
         DURATION,
         300.0,  # systemd kills a unit 90 s after its stop by default, which is short for a day's changes
         "What uploads may take after the last file was closed; the rest is set aside.",
+    )
+
+    # What is sent
+    compress: str = option(
+        choice("off", "gzip", "br"),
+        "off",  # a listing then tells the size that a reader sees, and parts of a record can be asked for
+        "Send text, JSON and the like of 1 KiB and more compressed; HTML cannot be.",
+    )
+    deferred: tuple[str, ...] = option(
+        PATTERNS, (), "Names that programs rename soon, beside *~, *.part, *.tmp: sent under the final one."
+    )
+    local_only: tuple[str, ...] = option(
+        PATTERNS, (), "Names that stay on this machine, beside those of swap files and the trash."
     )
 
     # The cache folder

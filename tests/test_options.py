@@ -374,3 +374,8 @@ def test_help_says_what_it_is(option: Option, capsys: pytest.CaptureFixture[str]
     help_ = " ".join(capsys.readouterr().out.split())
     assert f" --{option.name} {option.kind.metavar}".rstrip() in help_
     assert option.about in help_
+
+
+def test_a_pattern_is_for_one_name(command: Command) -> None:
+    with pytest.raises(CommandError, match="'build/x' can match no name"):
+        command.mount("--local-only", "build/x", "joe/store", str(command.folder))
