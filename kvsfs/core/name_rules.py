@@ -11,8 +11,13 @@ from kvsfs.core.inodes import Folder
 from kvsfs.core.tuning import Tuning
 from kvsfs.types import RecordKey
 
-TEMPORARY = ("4913", "*~", "*.part", "*.tmp")
-"""vim's probe of the folder, backups, downloads, and saves by way of `f.tmp`."""
+TEMPORARY = (
+    "4913",  # vim's probe of the folder
+    "*~",  # backups
+    "*.part",  # downloads
+    "*.tmp",  # saves by way of `f.tmp`
+    ".goutputstream-*",  # saves by GLib: gedit and the rest of GNOME. It creates them with O_WRONLY, as cp does
+)
 
 LOCAL_ONLY = (
     ".*.sw[a-p]",  # vim's swap
