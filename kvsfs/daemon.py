@@ -13,6 +13,7 @@ import trio
 
 from kvsfs import config
 from kvsfs.cache.blobs import BlobFolder
+from kvsfs.cache.folder import CacheFolder
 from kvsfs.core.filesystem import FileSystem
 from kvsfs.core.inodes import Ownership
 from kvsfs.core.tuning import Tuning
@@ -72,19 +73,20 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
     async with AsyncExitStack() as stack:
         mounted = await stack.enter_async_context(_opened(settings))
         cache_dir = settings.cache_dir or config.cache_folder(mounted.identity)
-        blobs = BlobFolder(cache_dir, settings.cache_min_free)
-        stack.callback(blobs.close)
+        cache = CacheFolder(cache_dir, settings.cache_min_free)
+        stack.callback(cache.close)
         background = await stack.enter_async_context(trio.open_nursery())
         invalidation = Invalidation()
         filesystem = FileSystem(
             mounted.store,
             mounted.info,
-            blobs,
+            cache,
             background,
-            tuning=_tuning(settings, blobs),
+            tuning=_tuning(settings, cache.blobs),
             ownership=_ownership(settings),
             kernel=invalidation,
         )
+        stack.callback(filesystem.close)
         presence = await _serve(Session(filesystem, settings.mount_point, invalidation), settings, ready)
         left = await _drain(filesystem, settings.drain_timeout)
         background.cancel_scope.cancel()

@@ -46,7 +46,8 @@ ATTRIBUTES = """
 CREATE TABLE attributes (         -- what was learned of a record, and what the API has no place for
     key TEXT NOT NULL,            -- a record's key, or a folder's prefix
     folder INTEGER NOT NULL,
-    stored_size INTEGER NOT NULL, -- what is known holds while a listing shows this size; 0 for a folder
+    stored_size INTEGER NOT NULL, -- what is known holds while a listing shows this size; 0 for a folder, -1 for a
+                                  -- file that no store has
     validator TEXT,
     length INTEGER,               -- bytes as a reader sees them; NULL: not known
     content_type TEXT,

@@ -15,8 +15,10 @@ from collections import Counter
 
 import trio
 
-from kvsfs.cache.blobs import BlobFolder
+from kvsfs.cache.attributes import AttributeRows
+from kvsfs.cache.folder import CacheFolder
 from kvsfs.core import descriptors, names
+from kvsfs.core.attributes import KeptAttributes
 from kvsfs.core.background import Background
 from kvsfs.core.compression import Compression
 from kvsfs.core.content import Content
@@ -52,7 +54,7 @@ class FileSystem:
         self,
         store: Store,
         info: StoreInfo,
-        blobs: BlobFolder,
+        cache: CacheFolder,
         nursery: trio.Nursery,
         *,
         tuning: Tuning,
@@ -62,24 +64,28 @@ class FileSystem:
         modified_ns = int(info.modified_at.timestamp() * 1_000_000_000)
         self._tuning = tuning
         self._rules = NameRules.of(tuning)
-        self._blobs = blobs
+        self._blobs = cache.blobs
         self._background = Background(nursery)
         self.inodes = InodeTable(ownership, modified_ns)
+        self._attributes = KeptAttributes(AttributeRows(cache.database), self.inodes, nursery)
+        self._attributes.restore([self.inodes.root])
         self._versions = Versions(
             store,
             self.inodes,
-            blobs,
-            tuning.cache_bytes,
+            cache.blobs,
+            self._attributes,
+            kernel or KernelCaches(),
             nursery,
-            revalidate=tuning.revalidate,
-            kernel=kernel or KernelCaches(),
+            tuning,
         )
-        self._local = LocalOnly(self.inodes, blobs, self._rules)
-        self._lister = Lister(store, self.inodes, self._versions, self._local, tuning.listing_ttl)
+        self._local = LocalOnly(self.inodes, cache.blobs, self._attributes, self._rules)
+        self._lister = Lister(
+            store, self.inodes, self._versions, self._local, self._attributes, tuning.listing_ttl
+        )
         self._local.restore(self.inodes.root)
         self._deletes = DeferredDeletes(store, self._background)
         self._markers = Markers(store, self._lister, self._background)
-        compression = Compression(blobs, tuning.compress)
+        compression = Compression(cache.blobs, tuning.compress)
         self._records = Records(
             store, self.inodes, self._versions, self._deletes, self._rules, compression, self._markers.filled
         )
@@ -166,6 +172,7 @@ class FileSystem:
         inode.gid = inode.gid if changes.gid is None else changes.gid
         inode.atime_ns = inode.atime_ns if changes.atime_ns is None else changes.atime_ns
         inode.mtime_ns = inode.mtime_ns if changes.mtime_ns is None else changes.mtime_ns
+        self._attributes.note(inode)
         return inode
 
     async def _set_size(self, file: File, size: int, fh: int | None) -> None:
@@ -259,6 +266,7 @@ class FileSystem:
         handle.mark_written()
         file.handles += 1
         file.kernel_content = content
+        self._attributes.note(file)
         return file, OpenFile(self._files.add(handle), keep_pages=True)
 
     async def read(self, fh: int, offset: int, length: int) -> bytes:
@@ -345,6 +353,7 @@ class FileSystem:
             self._local.restore(folder)
         folder.mode = stat.S_IFDIR | stat.S_IMODE(mode)
         folder.touch()
+        self._attributes.note(folder)
         self._lister.made_empty(folder)
         self._markers.emptied(folder)
         return folder
@@ -365,6 +374,7 @@ class FileSystem:
         self._local.remove_folder(folder)
         parent_folder = self.inodes.folder(parent)
         parent_folder.removals[folder.component + b"/"] = trio.current_time()
+        self._attributes.forget(folder)
         self.inodes.detach(folder)
         self._check_emptied(parent_folder)
 
@@ -387,6 +397,10 @@ class FileSystem:
     def set_aside(self) -> list[str]:
         """Keep what no store took in `not-uploaded/` of the cache folder; the paths. No checkpoint."""
         return [self._blobs.set_aside(content.blob) for _, content in self._unstored()]
+
+    def close(self) -> None:
+        """Write what was learned and not written yet: the database may be closed then. No checkpoint."""
+        self._attributes.flush()
 
     def _unstored(self) -> list[tuple[File, Content]]:
         """All contents with bytes that the store lacks: those of files, and older ones that handles wrote to."""
@@ -458,6 +472,7 @@ class FileSystem:
 
     def _check_emptied(self, folder: Folder) -> None:
         folder.touch()
+        self._attributes.note(folder)
         if folder.bare:
             self._markers.emptied(folder)
 

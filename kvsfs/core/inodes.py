@@ -243,7 +243,7 @@ class InodeTable:
     """
 
     def __init__(self, ownership: Ownership, default_time_ns: int) -> None:
-        self._ownership = ownership
+        self.ownership = ownership
         self.default_time_ns = default_time_ns
         """Shown for records of which no time is known: one fixed value, or `rsync` would copy all again."""
         self._by_number: dict[int, Inode] = {}
@@ -277,9 +277,9 @@ class InodeTable:
             number=self._take_number(),
             parent=parent,
             component=component,
-            mode=stat.S_IFREG | self._ownership.file_mode,
-            uid=self._ownership.uid,
-            gid=self._ownership.gid,
+            mode=stat.S_IFREG | self.ownership.file_mode,
+            uid=self.ownership.uid,
+            gid=self.ownership.gid,
             atime_ns=self.default_time_ns,
             mtime_ns=self.default_time_ns,
             ctime_ns=self.default_time_ns,
@@ -372,9 +372,9 @@ class InodeTable:
             number=self._take_number(),
             parent=parent,
             component=component,
-            mode=stat.S_IFDIR | self._ownership.folder_mode,
-            uid=self._ownership.uid,
-            gid=self._ownership.gid,
+            mode=stat.S_IFDIR | self.ownership.folder_mode,
+            uid=self.ownership.uid,
+            gid=self.ownership.gid,
             atime_ns=self.default_time_ns,
             mtime_ns=self.default_time_ns,
             ctime_ns=self.default_time_ns,

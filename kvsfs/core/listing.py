@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
 from kvsfs.core import names
+from kvsfs.core.attributes import KeptAttributes
 from kvsfs.core.handles import FolderHandle
 from kvsfs.core.inodes import File, Folder, InodeTable, ListingPass
 from kvsfs.core.local_only import LocalOnly
@@ -46,6 +47,8 @@ class _Seen:
 
     listing: ListingPass
     requested_at: float
+    new: list[File | Folder] = field(default_factory=list)
+    """What was not known before."""
 
 
 class Lister:
@@ -61,12 +64,19 @@ class Lister:
     """
 
     def __init__(
-        self, store: Store, inodes: InodeTable, versions: Versions, local: LocalOnly, ttl: float
+        self,
+        store: Store,
+        inodes: InodeTable,
+        versions: Versions,
+        local: LocalOnly,
+        attributes: KeptAttributes,
+        ttl: float,
     ) -> None:
         self._store = store
         self._inodes = inodes
         self._versions = versions
         self._local = local
+        self._attributes = attributes
         self._ttl = ttl
         self._pass_numbers = itertools.count(1)
 
@@ -185,6 +195,7 @@ class Lister:
         for entry in entries:
             if entry.key == key or (prefix and entry.key.startswith(prefix)):
                 self._see(folder, entry, seen)
+        self._attributes.restore(seen.new)
 
     async def _advance(self, folder: Folder, listing: ListingPass) -> None:
         """Fetch the next page, or wait for the one that is being fetched."""
@@ -199,6 +210,7 @@ class Lister:
             listing.took += trio.current_time() - seen.requested_at
             for entry in page.items:
                 self._see(folder, entry, seen)
+            self._attributes.restore(seen.new)
             listing.pages += 1
             if page.is_truncated:
                 listing.cursor = _next_cursor(folder, listing.cursor, page)
@@ -234,6 +246,7 @@ class Lister:
             folder = self._inodes.add_folder(
                 parent, component, local_only=self._local.covers(parent, component)
             )
+            seen.new.append(folder)
             self._local.restore(folder)
         if not folder.listed:
             _ask_from_now_on(folder)
@@ -249,6 +262,7 @@ class Lister:
                 return
             file = self._inodes.add_file(parent, component, entry.key)
             file.listed_size = entry.size
+            seen.new.append(file)
         _arrive(file, seen)
         if file.changed_at == math.inf and not file.local_only:
             file.stored = (
@@ -259,6 +273,7 @@ class Lister:
             if file.listed_size != entry.size:
                 file.listed_size = entry.size
                 _distrust(file)
+                self._attributes.forget(file)
 
     def _sweep(self, folder: Folder, listing: ListingPass) -> None:
         """Take out what a complete pass did not see, unless it is this mount's own and newer."""

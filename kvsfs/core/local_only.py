@@ -7,8 +7,9 @@ import os
 
 from kvsfs.cache.blobs import BlobFolder
 from kvsfs.core import names
+from kvsfs.core.attributes import KeptAttributes
 from kvsfs.core.content import Content
-from kvsfs.core.inodes import Folder, InodeTable
+from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.name_rules import NameRules
 
 
@@ -19,9 +20,12 @@ class LocalOnly:
     same is shown and asked for like any other: no record is ever hidden.
     """
 
-    def __init__(self, inodes: InodeTable, blobs: BlobFolder, rules: NameRules) -> None:
+    def __init__(
+        self, inodes: InodeTable, blobs: BlobFolder, attributes: KeptAttributes, rules: NameRules
+    ) -> None:
         self._inodes = inodes
         self._blobs = blobs
+        self._attributes = attributes
         self._rules = rules
 
     def covers(self, folder: Folder, component: bytes) -> bool:
@@ -49,6 +53,7 @@ class LocalOnly:
     def restore(self, folder: Folder) -> None:
         """Put back what earlier mounts kept in a folder. Raises OSError."""
         path = folder.shown_path()
+        restored: list[File | Folder] = []
         for name, blob in self._blobs.local_files(path):
             component = names.component(name)
             if component in folder.files:
@@ -60,10 +65,14 @@ class LocalOnly:
             file.content = Content(self._blobs, blob)
             file.content.local_only = True
             file.content.release()
+            restored.append(file)
         for name in self._blobs.local_folders(path):
             component = names.component(name)
             if component not in folder.folders and self.covers(folder, component):
-                self.restore(self._add_folder(folder, component))
+                below = self._add_folder(folder, component)
+                restored.append(below)
+                self.restore(below)
+        self._attributes.restore(restored)
 
     def _add_folder(self, parent: Folder, component: bytes) -> Folder:
         folder = self._inodes.add_folder(parent, component, local_only=True)

@@ -59,6 +59,7 @@ class Records:
     ) -> None:
         """Tell `filled` of each folder in which the store has a new record."""
         self._deletes = deletes
+        self._attributes = versions.attributes
         self._rules = rules
         self._compression = compression
         self._filled = filled
@@ -138,6 +139,7 @@ class Records:
         _confirm(file, sent)
         if file.parent is not None:
             self._filled(file.parent)
+        self._attributes.note(file)
 
     async def _send(self, file: File, content: Content, key: RecordKey, component: bytes) -> _Sent:
         """Store the current bytes under a key. The lock is held, the content in use."""
@@ -231,6 +233,7 @@ class Records:
             file.unanswered.clear()
         file.stored, file.temporary = in_store, self._rules.is_temporary(name)
         file.changed_at = trio.current_time() if sends else math.inf
+        self._attributes.note(file)
 
     def _move(
         self, file: File, folder: Folder, component: bytes, key: RecordKey, target: File | None
@@ -246,6 +249,7 @@ class Records:
         seen = folder.files.get(component)
         if seen is not None:  # a listing found the new record before we were done
             self._inodes.detach(seen)
+        self._attributes.forget(file)
         self._inodes.move(file, folder, component, key)
 
     async def _send_under(self, file: File, key: RecordKey, folder: Folder, component: bytes) -> None:
@@ -300,6 +304,7 @@ class Records:
         if file.parent is not None:
             file.parent.note_removal(file.component, trio.current_time())
         file.stored = False
+        self._attributes.forget(file)
         self._inodes.detach(file)
         self._versions.drop(file)
 

@@ -11,10 +11,12 @@ import trio
 
 from kvsfs.cache.blobs import BlobFolder
 from kvsfs.cache.eviction import CleanBlobs
+from kvsfs.core.attributes import KeptAttributes
 from kvsfs.core.content import Content
 from kvsfs.core.fetching import Fetch
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.kernel import KernelCaches
+from kvsfs.core.tuning import Tuning
 from kvsfs.errors import FileError, RecordNotFound
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordHead
@@ -36,19 +38,20 @@ class Versions:
         store: Store,
         inodes: InodeTable,
         blobs: BlobFolder,
-        cache_bytes: int,
-        nursery: trio.Nursery,
-        *,
-        revalidate: float,
+        attributes: KeptAttributes,
         kernel: KernelCaches,
+        nursery: trio.Nursery,
+        tuning: Tuning,
     ) -> None:
         self._store = store
         self._inodes = inodes
         self._blobs = blobs
-        self._clean = CleanBlobs[File](cache_bytes, _forget_content)
+        self.attributes = attributes
+        """What of the files outlasts the mount."""
+        self._clean = CleanBlobs[File](tuning.cache_bytes, _forget_content)
         blobs.make_room = self._clean.make_room
         self._nursery = nursery
-        self._revalidate = revalidate
+        self._revalidate = tuning.revalidate
         self._kernel = kernel
 
     async def acquire(self, file: File) -> Content:
@@ -125,6 +128,7 @@ class Versions:
         """
         if not file.handles:
             file.stored = False
+            self.attributes.forget(file)
             self.detach(file)
             self.drop(file)
 
@@ -154,9 +158,11 @@ class Versions:
                 raise RecordNotFound(f"{file.key} is not in the store any more")
             file.content_type, file.type_guessed = head.content_type, False
             if file.content is None:
+                self._compare(file, head)
                 file.head = head
                 if head.length is not None:
                     self._learn_length(file, head.length)
+            self.attributes.note(file)
 
     def check_invariants(self) -> None:
         """For tests."""
@@ -215,13 +221,19 @@ class Versions:
         assert content.fetch is not None
         head = content.fetch.head
         assert head is not None
-        if file.head is not None and file.head.validator not in (None, head.validator):
-            file.mtime_ns = file.ctime_ns = _modified_ns(head)
+        self._compare(file, head)
         if head.content_type != file.content_type:
             file.content_type, file.type_guessed = head.content_type, False
         self._learn_length(file, content.size)
         file.content, file.head = content, head
+        self.attributes.note(file)
         return content
+
+    def _compare(self, file: File, head: RecordHead) -> None:
+        """Notice by the newest headers that somebody else has written the record."""
+        if file.head is not None and file.head.validator not in (None, head.validator):
+            self.attributes.changed_remotely(file, _modified_ns(head))
+            self._kernel.attributes_changed(file.number)
 
     def _learn_length(self, file: File, length: int) -> None:
         if length != file.size or not file.size_is_exact:

@@ -14,6 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from kvsfs.cache.blobs import BlobFolder
+from kvsfs.cache.folder import CacheFolder
 from kvsfs.core.filesystem import FileSystem
 from kvsfs.core.inodes import ROOT, File, Folder, Ownership
 from kvsfs.core.kernel import KernelCaches
@@ -106,7 +107,7 @@ class Mounted:
         self.store = stores.store(store_id)
         self.hooks = hooks
         self.other = OtherClient(stores, store_id)
-        self.blobs: BlobFolder
+        self.cache: CacheFolder
         self.fs: FileSystem
         self.nursery: trio.Nursery
         self.info: StoreInfo
@@ -114,18 +115,30 @@ class Mounted:
         self.kernel = ToldKernel()
 
     def remount(self) -> None:
-        """Begin again, knowing nothing."""
-        self.blobs.close()
-        self.blobs = BlobFolder(self.blobs.path)
+        """Begin again, knowing no more than the cache folder keeps."""
+        path = self.blobs.path
+        self.unmount()
+        self.mount(path)
+
+    def unmount(self) -> None:
+        self.fs.close()
+        self.cache.close()
+
+    def mount(self, path: str) -> None:
+        self.cache = CacheFolder(path)
         self.fs = FileSystem(
             self.store,
             self.info,
-            self.blobs,
+            self.cache,
             self.nursery,
             tuning=self.tuning,
             ownership=Ownership(),
             kernel=self.kernel,
         )
+
+    @property
+    def blobs(self) -> BlobFolder:
+        return self.cache.blobs
 
     @property
     def calls(self) -> Counter[str]:
@@ -254,16 +267,15 @@ async def mounted(
     info = await stores.get_or_create("s")
     mount = Mounted(stores, info.id, hooks)
     with tempfile.TemporaryDirectory() as temporary, patch("trio.to_thread.run_sync", _inline):
-        mount.blobs = BlobFolder(folder or temporary)
         async with trio.open_nursery() as nursery:
             mount.nursery = nursery
             mount.info, mount.tuning = info, tuning or Tuning()
-            mount.remount()
+            mount.mount(folder or temporary)
             try:
                 yield mount
             finally:
                 nursery.cancel_scope.cancel()
-        mount.blobs.close()
+        mount.unmount()
 
 
 def errno_in(error: BaseException) -> int:

@@ -1,0 +1,41 @@
+"""The cache folder of one mount: its cache files, and the database beside them."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+
+from kvsfs.cache.blobs import BlobFolder
+from kvsfs.cache.database import Database
+from kvsfs.errors import CommandError, ExitCode
+
+DATABASE = "journal.db"
+
+
+class CacheFolder:
+    """What a mount keeps on disk. The lock that `blobs` holds is the database's, too."""
+
+    def __init__(self, path: str, min_free: int = 0) -> None:
+        """Take the folder and open its database, each made where it is missing. Raises CommandError.
+
+        `min_free`: bytes of its disk that clean blobs leave to others.
+        """
+        self.blobs = BlobFolder(path, min_free)
+        try:
+            self.database = _open_database(os.path.join(self.blobs.path, DATABASE))
+        except BaseException:
+            self.blobs.close()
+            raise
+
+    def close(self) -> None:
+        """Give the folder up. Only then may another mount take it."""
+        self.database.close()
+        self.blobs.close()
+
+
+def _open_database(path: str) -> Database:
+    try:
+        return Database(path)
+    except sqlite3.Error as error:
+        message = f"cannot use {path}: {error}; free some space, or choose another folder with --cache-dir"
+        raise CommandError(ExitCode.CACHE_UNUSABLE, message) from error
