@@ -2,7 +2,7 @@
 
 A field of `MountConfig` is an entry: its name, kind, default and meaning. From it follow the long option
 (`--cache-dir`), the word of `-o` (`cache_dir`), the environment variable (`KVSFS_MOUNT_CACHE_DIR`), the key of the
-configuration files (`cache-dir`), the arguments of the daemon in the background, and docs/OPTIONS.md.
+configuration files (`cache-dir`), the arguments of the daemon in the background, and docs/OPTIONS.md (`./dev docs`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Kind(Generic[T_co]):
     parse: Callable[[str], T_co]
     show: Callable[[Any], str] = str
     toml: type = str
-    """What a configuration file may hold besides a string."""
+    """What a configuration file holds: bool, int, str, or a list of str."""
     repeated: bool = False
     """Each text is one element of a tuple, and `parse` and `show` are for an element."""
     choices: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvsfs.errors import CommandError, ExitCode
-from kvsfs.options import FLAG, OPTIONS, PATHS, VARIABLE_PREFIX, MountConfig, Option
+from kvsfs.options import OPTIONS, PATHS, VARIABLE_PREFIX, MountConfig, Option
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,15 @@ def resolve(layers: Iterable[Layer]) -> dict[str, Setting]:
     return found
 
 
+_FORMS: dict[type, str] = {
+    bool: "true or false, without quotes",
+    int: "a number, without quotes",
+    str: "it in quotes",
+    list: 'a list of strings, as in ["one", "two"]',
+}
+"""How what a configuration file holds is written, by its type there."""
+
+
 def _read(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
@@ -159,22 +168,13 @@ def _of_table(table: Mapping[str, object], place: str, also: tuple[str, ...] = (
 
 def _texts(option: Option, value: object, place: str) -> tuple[str, ...]:
     """Give what a file holds as it would be written elsewhere."""
-    if option.kind is FLAG:
-        if not isinstance(value, bool):
-            raise usage(f"{place}: write true or false, without quotes")
-        return (str(value),)
-    if option.kind.repeated:
-        if not isinstance(value, list) or not all(isinstance(element, str) for element in value):
-            raise usage(f'{place}: write a list of strings, as in ["one", "two"]')
+    if type(value) is not option.kind.toml:
+        raise usage(f"{place}: write {_FORMS[option.kind.toml]}")
+    if isinstance(value, list):
+        if not all(isinstance(element, str) for element in value):
+            raise usage(f"{place}: write {_FORMS[list]}")
         return tuple(value)
-    if option.kind in PATHS:
-        return (_path(value, place),)
-    if isinstance(value, option.kind.toml) and not isinstance(value, bool):
-        return (str(value),)
-    if not isinstance(value, str):
-        shown = option.shown_default if option.shown is None else "…"
-        raise usage(f'{place}: write it in quotes, as in {option.name} = "{shown}"')
-    return (value,)
+    return (_path(value, place) if option.kind in PATHS else str(value),)
 
 
 def _path(value: object, place: str) -> str:

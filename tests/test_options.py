@@ -117,7 +117,7 @@ def word(option: Option, text: str) -> list[str]:
 
 def entry(option: Option, text: str) -> str:
     """Write an option as a configuration file has it."""
-    if option.kind is FLAG:
+    if option.kind.toml in (bool, int):
         return f"{option.name} = {text}\n"
     return f"{option.name} = ['{text}']\n" if option.kind.repeated else f"{option.name} = '{text}'\n"
 
@@ -261,9 +261,9 @@ def test_apifys_own_variables_name_the_api(command: Command) -> None:
         ("[mounts.work]\nsource = 'x'\nmount-point = 'x'", " [mounts.work] mount-point: write a whole path"),
         ("[mounts.work]\nsource = 'x'\nuid = -1", " [mounts.work] uid: '-1' is not a number"),
         ("[mount]\nsource = 'x'", " [mount]: source is not known"),
-        ("[mount]\ntimeout = 30", ' [mount] timeout: write it in quotes, as in timeout = "30s"'),
-        ("[mount]\numask = 22", ' [mount] umask: write it in quotes, as in umask = "0022"'),
-        ("[mount]\nuid = true", " [mount] uid: write it in quotes"),
+        ("[mount]\ntimeout = 30", " [mount] timeout: write it in quotes"),
+        ("[mount]\numask = 22", " [mount] umask: write it in quotes"),
+        ("[mount]\nuid = true", " [mount] uid: write a number, without quotes"),
         ("[mount]\nread-only = 'true'", " [mount] read-only: write true or false, without quotes"),
         ("[mount]\ncache-dir = 'cache'", " [mount] cache-dir: write a whole path"),
         ("[mount]\ntimeout = soon", " is not a TOML file: "),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,43 @@ def test_modes(mount: Mount, store: StoreApi, options: list[str], file_mode: int
         file, folder = (os.stat(mounted.path / name) for name in ("folder/f", "folder"))
         assert (file.st_mode & 0o7777, folder.st_mode & 0o7777) == (file_mode, folder_mode)
         assert {(s.st_uid, s.st_gid) for s in (file, folder)} == {(7, 8)}
+
+
+@contextmanager
+def hanging(server: RunningServer) -> Iterator[None]:
+    """Stop the server, so that it neither answers nor refuses."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+SOON = 10.0
+"""Seconds: less than the store client's own stall time-out, which would end a wait as well."""
+
+
+def test_close_timeout(mount: Mount, server: RunningServer, store: StoreApi) -> None:
+    with mount("--close-timeout", "100ms") as mounted:
+        mounted.run("ls")
+        mounted.expect_log("flush: ")
+        with hanging(server), failing(errno.ETIMEDOUT, within=SOON):
+            (mounted.path / "f").write_bytes(b"x")
+    assert store.content("f") == b"x"
+
+
+def test_drain_timeout(mount: Mount, sandbox: Sandbox, server: RunningServer) -> None:
+    with mount(*by_environment(sandbox, "drain-timeout", "100ms")) as mounted:
+        mounted.run("ls")
+        mounted.expect_log("uploads took longer than 0.1 s")
+        mounted.expect_log("not uploaded: its bytes are kept in")
+        with hanging(server):
+            (mounted.path / "f~").write_bytes(
+                b"x"
+            )  # uploaded when it was not renamed for a while, or at the end
+            mounted.umount(ExitCode.NOT_ALL_UPLOADED, within=SOON)
+    (kept,) = sandbox.folder.glob("cache_home/kvsfs/*/not-uploaded/*")
+    assert kept.read_bytes() == b"x"
 
 
 @pytest.mark.parametrize("background", [True, False], ids=["background", "foreground"])
