@@ -80,8 +80,8 @@ def setting(option: Option, texts: tuple[str, ...], place: str) -> Setting:
 
 def of_environment(environment: Mapping[str, str]) -> Layer:
     """Read the variables of the environment; empty ones say nothing. Raises CommandError."""
+    known = [option.variable for option in OPTIONS.values()]
     for variable in environment:
-        known = [option.variable for option in OPTIONS.values()]
         if variable.startswith(VARIABLE_PREFIX) and variable not in known:
             raise usage(f"{variable}: there is no such option{suggestion(variable, known)}")
     layer = {}

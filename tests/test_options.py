@@ -182,6 +182,20 @@ def as_the_daemon(command: Command, written: list[str]) -> MountConfig:
     return configured
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("ro", {"read_only": True}),
+        ("ro,rw", {"read_only": False}),
+        ("rw,ro,uid=1,uid=2", {"read_only": True, "uid": 2}),
+        ("allow_other,no_allow_other", {"allow_other": False}),
+        ("_netdev,nofail,noauto,user,x-systemd.automount,x-gvfs-name=a=b,default_permissions,,defaults", {}),
+    ],
+)
+def test_words_of_mount_8(command: Command, words: str, expected: dict[str, Any]) -> None:
+    assert command.mount("-o", words, "joe/store", "/x") == MountConfig("joe/store", "/x", **expected)
+
+
 # --- what is refused ----------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ import pytest
 from kvsfs.errors import ExitCode
 from kvsfs.options import OPTIONS
 from tests.mount.conftest import Mount
-from tests.support.mounting import Mounted, Sandbox, failing, mounted_store, wait_until
+from tests.support.mounting import Mounted, Sandbox, failing, mount_table_line, mounted_store, wait_until
 from tests.support.serving import RunningServer
 from tests.support.store_api import StoreApi
 
@@ -107,6 +107,15 @@ def test_modes(mount: Mount, store: StoreApi, options: list[str], file_mode: int
         file, folder = (os.stat(mounted.path / name) for name in ("folder/f", "folder"))
         assert (file.st_mode & 0o7777, folder.st_mode & 0o7777) == (file_mode, folder_mode)
         assert {(s.st_uid, s.st_gid) for s in (file, folder)} == {(7, 8)}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="for others than root, fuse.conf must allow it")
+@pytest.mark.parametrize("options", [["--allow-other"], ["-o", "allow_other"]])
+def test_allow_other(mount: Mount, options: list[str]) -> None:
+    with mount(*options) as mounted:
+        line = mount_table_line(mounted.path)
+        assert line is not None
+        assert "allow_other" in line.split()[3].split(",")
 
 
 @contextmanager
