@@ -32,8 +32,9 @@ T = TypeVar("T")
 MAX_HOPS = 3
 """Redirects of a record: one leads to the object store, the rest is caution."""
 
-LARGEST_ANSWER = 16 * 1024 * 1024
-"""Bytes of JSON: a page of 1,000 keys with their URLs is under 1 MiB, a schema may be larger."""
+LARGEST_ANSWER = 4 * 1024 * 1024
+"""Bytes of JSON: a page of 1,000 keys with their URLs is under 1 MiB, a schema may be larger. Python's objects
+may take twenty times as much: 4 MiB of `[],` are 90 MB."""
 
 LARGEST_ERROR = 64 * 1024
 """Bytes of an error's answer that are looked at: enough for its type and message."""
@@ -126,6 +127,7 @@ class ApiClient:
 
         async def attempt() -> Mapping[str, str]:
             async with aclosing(await self._open(call)) as answer:
+                _require_no_page(call, answer)
                 await self._drain(answer)
                 return answer.headers
 
@@ -203,6 +205,9 @@ class ApiClient:
         except httpx.HTTPError as error:
             log.debug("%s of %s: %s", call.operation, call.subject, type(error).__name__)
             raise
+        except (httpx.InvalidURL, ValueError):
+            # httpx reads a Location also when told not to follow it. from None: the cause would quote it.
+            raise ProtocolViolation(f"{call.subject}: a redirect to no valid URL") from None
         log.debug("%s of %s: %d", call.operation, call.subject, response.status_code)
         return response
 
@@ -231,7 +236,7 @@ class ApiClient:
         error = faults.from_status(
             answer.status,
             subject=call.subject,
-            error_type=error_type,
+            error_type=self._without_token(error_type),
             message=self._without_token(message),
             missing=call.missing,
         )
@@ -284,6 +289,12 @@ def _checked(base_url: str) -> str:
     if not is_legal:
         raise RequestRefused("the API's URL must read https://HOST or http://HOST, with :PORT if need be")
     return base_url.rstrip("/")
+
+
+def _require_no_page(call: Call, answer: Answer) -> None:
+    """Raise ProtocolViolation where some proxy's page stands for the API's word that a change was made."""
+    if call.method in ("PUT", "DELETE") and answer.headers.get("content-type", "").startswith("text/html"):
+        raise ProtocolViolation(f"{call.subject}: a web page is the answer: is a proxy in between?")
 
 
 def _next_hop(call: Call, answer: Answer) -> httpx.URL:

@@ -46,10 +46,23 @@ _BY_EXCEPTION: tuple[tuple[type[httpx.HTTPError], type[StoreError], str], ...] =
 )
 
 
+# By OpenSSL's codes (X509_V_ERR_*, x509_vfy.h); the text stands behind "the API's TLS certificate".
+_CERTIFICATE_FAULTS: Mapping[int, str] = {
+    9: "is not valid yet: is this machine's clock right?",
+    10: "has expired",
+    18: "is signed by itself: to trust it, name its file in SSL_CERT_FILE",
+    19: "comes from an authority that is not trusted here: to trust it, name its file in SSL_CERT_FILE",
+    20: "comes from an authority that is not trusted here: to trust it, name its file in SSL_CERT_FILE",
+    62: "is another host's: check the API's URL",
+    64: "is another host's: check the API's URL",
+}
+
+
 def from_exception(error: httpx.HTTPError, subject: str) -> StoreError:
     """Translate what httpx raised while `subject` was asked for."""
-    if _is_certificate_failure(error):
-        return errors.StoreUnreachable(f"{subject}: the API's TLS certificate cannot be verified")
+    if (failure := _certificate_failure(error)) is not None:
+        words = _CERTIFICATE_FAULTS.get(failure.verify_code, "cannot be verified")
+        return errors.StoreUnreachable(f"{subject}: the API's TLS certificate {words}")
     for kind, translated, text in _BY_EXCEPTION:
         if isinstance(error, kind):
             return translated(f"{subject}: {text}")
@@ -58,7 +71,7 @@ def from_exception(error: httpx.HTTPError, subject: str) -> StoreError:
 
 def is_transient(error: StoreError, cause: httpx.HTTPError) -> bool:
     """Whether another attempt may do better."""
-    return isinstance(error, errors.StoreUnreachable) and not _is_certificate_failure(cause)
+    return isinstance(error, errors.StoreUnreachable) and _certificate_failure(cause) is None
 
 
 def from_status(
@@ -119,9 +132,7 @@ def _one_line(message: str) -> str:
     return " ".join(printable.split())[:LONGEST_MESSAGE]
 
 
-def _is_certificate_failure(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
+def _certificate_failure(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
-    return False
+    return error

@@ -27,6 +27,9 @@ from kvsfs.types import (
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
+LARGEST_SIZE = 2**63 - 1
+"""Bytes: what the kernel's file offsets can count (off_t). No record is larger, and no honest number."""
+
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
 
@@ -82,7 +85,8 @@ def parse_head(headers: Mapping[str, str]) -> RecordHead:
     """Read the headers of a whole record; `headers` finds a name in any case."""
     encoding = parse_encoding(headers)
     return RecordHead(
-        content_type=headers.get("content-type") or DEFAULT_CONTENT_TYPE,
+        # One that could not be sent back would make the record impossible to overwrite.
+        content_type=parse_validator(headers.get("content-type")) or DEFAULT_CONTENT_TYPE,
         content_encoding=encoding,
         length=_content_length(headers) if encoding is None else None,
         etag=parse_validator(headers.get("etag")),
@@ -98,7 +102,7 @@ def parse_encoding(headers: Mapping[str, str]) -> ContentEncoding | None:
         return None
     value = "gzip" if value == "x-gzip" else value
     if value not in get_args(ContentEncoding):
-        raise ProtocolViolation(f"the answer has an unknown Content-Encoding: {value[:40]!r}")
+        raise ProtocolViolation("the answer has a Content-Encoding that was not asked for")
     return cast("ContentEncoding", value)
 
 
@@ -109,19 +113,23 @@ def parse_content_range(headers: Mapping[str, str]) -> tuple[int, int, int | Non
         raise ProtocolViolation("a partial answer does not say which part it is")
     first, last, whole = match.groups()
     start, stop, length = int(first), int(last) + 1, None if whole == "*" else int(whole)
-    if start >= stop or (length is not None and stop > length):
+    if start >= stop or not stop <= (stop if length is None else length) <= LARGEST_SIZE:
         raise ProtocolViolation("a partial answer names a part that cannot be")
     return start, stop, length
 
 
 def parse_validator(value: str | None) -> str | None:
-    """Give an ETag or a date that can be sent back in a header; None when there is none such."""
+    """Give an ETag, a date or a type that can be sent back in a header; None when there is none such."""
     return value if value and value.isascii() and value.isprintable() else None
 
 
 def _content_length(headers: Mapping[str, str]) -> int | None:
     value = headers.get("content-length", "")
-    return int(value) if value.isascii() and value.isdigit() and len(value) < 20 else None
+    if not (value.isascii() and value.isdigit() and len(value) < 20):
+        return None
+    if int(value) > LARGEST_SIZE:
+        raise ProtocolViolation("the answer claims to be longer than any file can be")
+    return int(value)
 
 
 def _envelope(answer: object) -> Mapping[str, Any]:
@@ -152,7 +160,7 @@ def _stats(raw: object) -> StoreStats:
 
     def counter(name: str) -> int:
         value = counters.get(name)
-        return value if isinstance(value, int) and value >= 0 else 0
+        return value if isinstance(value, int) and 0 <= value <= LARGEST_SIZE else 0
 
     return StoreStats(
         read_count=counter("readCount"),
@@ -190,20 +198,25 @@ def _mapping(value: object, what: str) -> Mapping[str, Any]:
 
 
 def _text(raw: Mapping[str, Any], name: str) -> str:
-    value = raw.get(name)
-    if not isinstance(value, str) or not value:
+    value = _optional_text(raw, name)
+    if value is None:
         raise ProtocolViolation(f"the API's JSON has no text in {name!r}")
     return value
 
 
 def _optional_text(raw: Mapping[str, Any], name: str) -> str | None:
     value = raw.get(name)
-    return value if isinstance(value, str) and value else None
+    return value if isinstance(value, str) and value and _is_unicode(value) else None
+
+
+def _is_unicode(value: str) -> bool:
+    # JSON can spell half of a surrogate pair. No URL, file name or log can hold that.
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _natural(raw: Mapping[str, Any], name: str) -> int:
     value = raw.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_SIZE:
         raise ProtocolViolation(f"the API's JSON has no count in {name!r}")
     return value
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Callable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urlsplit
 
 import httpx
@@ -46,6 +47,8 @@ def open_http_client(base_url: str, deadlines: Deadlines) -> httpx.AsyncClient:
             http2=False,
             follow_redirects=False,
             trust_env=not is_loopback(base_url),
+            verify=httpx.create_ssl_context(),  # SSL_CERT_FILE holds for loopback, too
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             # No bound of its own on the wait for a connection: it is in the call's, which for uploads grows
             # with their size. A bound of `total` failed the 33rd upload while the 32 before it still moved.
             timeout=httpx.Timeout(deadlines.stall, connect=deadlines.connect, pool=None),

@@ -121,3 +121,29 @@ def test_a_bomb_comes_in_bounded_pieces(name: str) -> None:
 
 def test_plain_bytes_come_in_bounded_pieces_too() -> None:
     assert [len(piece) for piece in decode(None, [bytes(2 * PIECE + 5)])] == [PIECE, PIECE, 5]
+
+
+@given(st.sampled_from(["gzip", "br", "deflate"]), st.binary(max_size=500), st.lists(st.integers(0, 50)))
+def test_any_bytes_are_decoded_or_a_protocol_violation(
+    encoding: ContentEncoding, encoded: bytes, sizes: list[int]
+) -> None:
+    try:
+        pieces = decode(encoding, cut(encoded, sizes))
+    except ProtocolViolation:
+        return
+    assert all(0 < len(piece) <= PIECE for piece in pieces)
+
+
+@given(names, st.binary(min_size=1, max_size=300), st.data())
+def test_damaged_bytes_are_decoded_or_a_protocol_violation(
+    name: str, content: bytes, data: st.DataObject
+) -> None:
+    encoding, encode = ENCODERS[name]
+    encoded = bytearray(encode(content))
+    for _ in range(data.draw(st.integers(1, 4))):
+        encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        pieces = decode(encoding, [bytes(encoded)])
+    except ProtocolViolation:
+        return
+    assert all(0 < len(piece) <= PIECE for piece in pieces)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvsfs.errors import ProtocolViolation
-from kvsfs.store import parsing
+from kvsfs.errors import ProtocolViolation, StoreNotFound
+from kvsfs.store import faults, parsing
 from kvsfs.types import KeyEntry, RecordHead, StoreStats
 
 STORE = {
@@ -21,7 +21,12 @@ STORE = {
 }
 REQUIRED = sorted(STORE)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(2**62, 2**65)
+    | st.floats()
+    | st.text(st.characters(categories=None)),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=8,
 )
@@ -140,3 +145,69 @@ def test_content_ranges(value: str, part: tuple[int, int, int | None]) -> None:
 def test_content_ranges_that_cannot_be(value: str) -> None:
     with pytest.raises(ProtocolViolation):
         parsing.parse_content_range({"content-range": value})
+
+
+# Anything: what may come from a network
+
+NUMBERS = st.integers(-(2**65), 2**65).map(str) | st.text(max_size=25)
+HEADERS = st.dictionaries(
+    st.sampled_from(["content-type", "content-length", "content-encoding", "etag", "last-modified"])
+    | st.sampled_from(["accept-ranges", "content-range"]),
+    NUMBERS | st.sampled_from(["gzip", "bytes", "identity"]),
+)
+ITEMS = st.lists(st.fixed_dictionaries({"key": json_values, "size": json_values}), max_size=3)
+
+
+@given(HEADERS)
+def test_any_headers_are_a_head_that_a_file_can_have(headers: dict[str, str]) -> None:
+    try:
+        head = parsing.parse_head(headers)
+    except ProtocolViolation:
+        return
+    assert head.length is None or 0 <= head.length <= parsing.LARGEST_SIZE
+    for sent_back in (head.content_type, head.etag or "", head.last_modified or ""):
+        assert sent_back.isascii()
+        assert sent_back.isprintable()
+
+
+@given(st.builds("bytes {}-{}/{}".format, NUMBERS, NUMBERS, NUMBERS | st.just("*")) | st.text(max_size=30))
+def test_any_content_range_is_a_part_that_can_be(value: str) -> None:
+    try:
+        start, stop, whole = parsing.parse_content_range({"content-range": value})
+    except ProtocolViolation:
+        return
+    assert 0 <= start < stop <= (stop if whole is None else whole) <= parsing.LARGEST_SIZE
+
+
+@given(ITEMS, json_values, json_values)
+def test_any_page_has_keys_and_sizes_that_can_be_used(items: object, cursor: object, last: object) -> None:
+    answer = {"data": {"items": items, "nextExclusiveStartKey": cursor, "isTruncated": last}}
+    try:
+        page = parsing.parse_key_page(answer)
+    except ProtocolViolation:
+        return
+    for entry in page.items:
+        assert entry.key.encode()
+        assert 0 <= entry.size <= parsing.LARGEST_SIZE
+    assert page.next_exclusive_start_key is None or page.next_exclusive_start_key.encode()
+
+
+@given(json_values)
+def test_any_error_is_told_in_one_line_that_a_log_can_hold(value: object) -> None:
+    body = json.dumps({"error": {"type": value, "message": value}}).encode()
+    error_type, message = parsing.parse_error(body)
+    error = faults.from_status(
+        400, subject="it", error_type=error_type, message=message, missing=StoreNotFound
+    )
+    assert str(error).encode()
+    assert "\n" not in str(error)
+    assert error.error_type is None or error.error_type.encode()
+
+
+@pytest.mark.parametrize("half", ['"\\ud800"', '"a\\udfff"'])
+def test_half_a_character_is_no_key_and_no_cursor(half: str) -> None:
+    items = f'{{"data": {{"items": [{{"key": {half}, "size": 1}}], "isTruncated": false}}}}'
+    with pytest.raises(ProtocolViolation, match="key"):
+        parsing.parse_key_page(parsing.parse_json(items.encode()))
+    page = f'{{"data": {{"items": [], "isTruncated": true, "nextExclusiveStartKey": {half}}}}}'
+    assert parsing.parse_key_page(parsing.parse_json(page.encode())).next_exclusive_start_key is None

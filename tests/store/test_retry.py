@@ -132,3 +132,20 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
 def test_any_retry_after_is_seconds_or_nothing(value: str) -> None:
     seconds = faults.parse_retry_after(value)
     assert seconds is None or seconds >= 0
+
+
+DATES = st.builds(
+    "{} {} {} {}:{} {}".format,
+    st.integers(-1, 40),
+    st.sampled_from(["Jan", "Feb", "Dec", "Xxx"]),
+    st.integers(-1, 10_001),
+    st.integers(-1, 25),
+    st.integers(-1, 61),
+    st.sampled_from(["", "GMT", "-0000", "+2359", "-9999", "+99999999999999999999"]),
+)
+
+
+@given(DATES)
+def test_any_date_is_seconds_or_nothing(value: str) -> None:
+    seconds = faults.parse_retry_after(value)
+    assert seconds is None or seconds >= 0

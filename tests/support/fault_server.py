@@ -121,6 +121,30 @@ def answering_in_chunks(status: int, *pieces: bytes, headers: Mapping[str, str] 
     return step
 
 
+def sending(raw: bytes, *, then_close: bool = True) -> Step:
+    """Send these bytes, whatever they are, where an answer belongs."""
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.read_body()
+        await exchange.stream.send_all(raw)
+        if then_close:
+            await exchange.stream.aclose()
+
+    return step
+
+
+def sending_for_ever(head: bytes, piece: bytes) -> Step:
+    """Send `head`, and then `piece` again and again until the client has had enough."""
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.read_body()
+        await exchange.stream.send_all(head)
+        while True:
+            await exchange.stream.send_all(piece)
+
+    return step
+
+
 async def resetting(exchange: Exchange) -> None:
     """Reset the connection instead of answering."""
     await exchange.reset()
