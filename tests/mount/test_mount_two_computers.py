@@ -8,7 +8,7 @@ import mmap
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,6 +42,11 @@ def both_ways(two: Two) -> list[Two]:
     return [two, two[::-1]] * 2
 
 
+def shows(folder: Path, *names: str) -> Callable[[], bool]:
+    """Ask whether a folder's listing has these names."""
+    return lambda: sorted(os.listdir(folder)) == sorted(names)
+
+
 def test_what_one_closes_the_other_opens(two: Two, store: StoreApi) -> None:
     store.put("f", b"first")
     for number, (writer, reader) in enumerate(both_ways(two)):
@@ -57,7 +62,10 @@ def test_a_change_at_equal_length_is_seen(two: Two, store: StoreApi) -> None:
         with (writer / "f").open("r+b") as file:
             file.seek(5000)
             file.write(b"%d" % number)
-        with (reader / "f").open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        with (
+            (reader / "f").open("rb") as changed,
+            mmap.mmap(changed.fileno(), 0, prot=mmap.PROT_READ) as mapped,
+        ):
             assert mapped[:] == b"0" * 5000 + b"%d" % number + b"0" * 4999
 
 
@@ -85,7 +93,8 @@ def test_new_names_show_within_the_listings_time(two: Two) -> None:
         name = f"new{number}"
         assert name not in os.listdir(reader)
         (writer / name).write_bytes(b"x" * number)
-        wait_until(lambda reader=reader, name=name: name in os.listdir(reader))
+        wait_until((reader / name).exists)
+        assert name in os.listdir(reader)
         assert (reader / name).read_bytes() == b"x" * number
 
 
@@ -95,7 +104,7 @@ def test_a_new_folder_shows_with_what_is_in_it(two: Two) -> None:
     (two[0] / "folder" / "f").write_bytes(b"x")
     wait_until((two[1] / "folder" / "f").exists)
     (two[1] / "folder" / "g").write_bytes(b"y")
-    wait_until(lambda: sorted(os.listdir(two[0] / "folder")) == ["f", "g"])
+    wait_until(shows(two[0] / "folder", "f", "g"))
 
 
 def test_a_deleted_file_is_gone_at_the_next_open(two: Two, store: StoreApi) -> None:
@@ -108,7 +117,7 @@ def test_a_deleted_file_is_gone_at_the_next_open(two: Two, store: StoreApi) -> N
         with failing(errno.ENOENT):
             (reader / "f").read_bytes()
         assert os.listdir(deleter) == []
-        wait_until(lambda reader=reader: os.listdir(reader) == [])
+        wait_until(shows(reader))
         (deleter / "f").write_bytes(b"x")
 
 
@@ -128,7 +137,7 @@ def test_a_renamed_file_has_one_name_at_the_other(two: Two, store: StoreApi) -> 
     (two[0] / "before").rename(two[0] / "after")
     with failing(errno.ENOENT):
         (two[1] / "before").read_bytes()
-    wait_until(lambda: os.listdir(two[1]) == ["after"])
+    wait_until(shows(two[1], "after"))
     assert (two[1] / "after").read_bytes() == b"x"
 
 
