@@ -124,6 +124,7 @@ class ExitCode(enum.IntEnum):
     NOT_ALL_UPLOADED = 40
     ADDRESS_IN_USE = 50
     DATA_DAMAGED = 51
+    NOT_ALL_FITS = 60
 
 
 class CommandError(KvsfsError):

@@ -56,7 +56,11 @@ class NameRules:
 
     def is_local_only(self, folder: Folder, name: bytes) -> bool:
         """Tell whether what gets this name in a folder never reaches the store."""
-        return folder.local_only or _matches(name, self.local_only)
+        return folder.local_only or self.is_local_name(name)
+
+    def is_local_name(self, name: bytes) -> bool:
+        """Tell whether a name is local-only wherever it stands."""
+        return _matches(name, self.local_only)
 
     def key(self, folder: Folder, component: bytes) -> RecordKey:
         """Give the key of a file in a folder. Raises FileError(ENAMETOOLONG), but for what no store is to have."""
