@@ -212,6 +212,7 @@ def _tuning(settings: MountConfig, blobs: BlobFolder) -> Tuning:
         compress=_ENCODINGS[settings.compress],
         deferred=settings.deferred,
         local_only=settings.local_only,
+        poll=settings.poll,
     )
 
 

@@ -192,6 +192,12 @@ class MountConfig:
         5.0,  # a scan that opens files twice asks once
         "How long a file that was checked against the store is opened unasked.",
     )
+    poll: float | None = option(
+        POSITIVE_DURATION,
+        None,
+        "How often the store is asked whether other clients changed it; what they changed is then shown at once.",
+        shown="never",
+    )
     exact_sizes: bool = option(
         FLAG, False, "Ask for the true size of each listed file, for git add and Python's tarfile."
     )

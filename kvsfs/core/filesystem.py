@@ -31,6 +31,7 @@ from kvsfs.core.listing import Lister
 from kvsfs.core.local_only import LocalOnly
 from kvsfs.core.markers import Markers
 from kvsfs.core.name_rules import NameRules
+from kvsfs.core.polling import Poller
 from kvsfs.core.records import Records
 from kvsfs.core.requests import Changes, OpenFile
 from kvsfs.core.tuning import Tuning
@@ -39,6 +40,7 @@ from kvsfs.core.usage import Usage
 from kvsfs.core.versions import Versions
 from kvsfs.core.xattrs import Xattrs
 from kvsfs.errors import FileError, RecordNotFound, StoreUnreachable
+from kvsfs.store.counting import CountingStore
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordKey, StoreInfo
 
@@ -61,6 +63,8 @@ class FileSystem:
         ownership: Ownership,
         kernel: KernelCaches | None = None,
     ) -> None:
+        counted = CountingStore(store)
+        store = counted
         modified_ns = int(info.modified_at.timestamp() * 1_000_000_000)
         self._tuning = tuning
         self._rules = NameRules.of(tuning)
@@ -92,6 +96,9 @@ class FileSystem:
         self._uploads = Uploads(self._records, self._versions, self._background, tuning.close_timeout)
         self.xattrs = Xattrs(store, self._versions, self._records)
         self._heads = Heads(self._versions, self._background) if tuning.exact_sizes else None
+        if tuning.poll is not None:
+            poller = Poller(counted, info, self.inodes, self._lister, self._versions)
+            nursery.start_soon(poller.run, tuning.poll)
         self.usage = Usage(store, info, self._background)
         self._files: HandleTable[FileHandle] = HandleTable()
         self._folders: HandleTable[FolderHandle] = HandleTable()
@@ -455,6 +462,8 @@ class FileSystem:
     def _close(self, handle: FileHandle) -> None:
         handle.file.handles -= 1
         self._versions.release(handle.file, handle.content)
+        if not handle.file.handles:
+            self._versions.closed(handle.file)
         self.inodes.drop_unused(handle.file)
 
     def _opener_goes_on(self, handle: FileHandle) -> bool:

@@ -23,6 +23,7 @@ from kvsfs.errors import (
     RecordNotFound,
     RequestRefused,
 )
+from kvsfs.store.priority import in_foreground
 
 log = logging.getLogger(__name__)
 
@@ -102,14 +103,8 @@ class Heads:
 
     async def _learn(self, file: File) -> None:
         try:
-            if file.head is None or file.head.length is not None:
-                async with self._heads:
-                    if self._may_ask(file):
-                        await self._versions.learn_head(file)
-            if _is_wanted(file):
-                async with self._fetches:
-                    if self._may_ask(file):
-                        self._versions.release(file, await self._versions.acquire(file))
+            with in_foreground():
+                await self._learn_length(file)
             self._refused.pop(file, None)
         except RecordNotFound:
             pass  # and so its name is gone
@@ -117,6 +112,16 @@ class Heads:
             self._give_up(file, error)
         finally:
             self._asked.pop(file).set()
+
+    async def _learn_length(self, file: File) -> None:
+        if file.head is None or file.head.length is not None:
+            async with self._heads:
+                if self._may_ask(file):
+                    await self._versions.learn_head(file)
+        if _is_wanted(file):
+            async with self._fetches:
+                if self._may_ask(file):
+                    self._versions.release(file, await self._versions.acquire(file))
 
     def _may_ask(self, file: File) -> bool:
         return _is_wanted(file) and trio.current_time() >= self._quiet_until

@@ -84,6 +84,8 @@ class File(Inode):
     """Why the last upload failed; None since the store took the newest bytes."""
     unanswered: set[int] = field(default_factory=set)
     """Sizes of versions that were sent since the last answer: one of them may be what the store has."""
+    missed_at: float = -math.inf
+    """When the store last said that there is no such record, while the file was open."""
     handles: int = 0
     uploading: trio.CancelScope = field(default_factory=trio.CancelScope)
     """That of the upload under way: a removal does not wait for it."""
@@ -332,6 +334,10 @@ class InodeTable:
     def files(self) -> Iterator[File]:
         """All files in the table, also removed ones that are still open."""
         yield from [inode for inode in self._by_number.values() if isinstance(inode, File)]
+
+    def folders(self) -> Iterator[Folder]:
+        """All folders in the table, also removed ones that the kernel still knows."""
+        yield from [inode for inode in self._by_number.values() if isinstance(inode, Folder)]
 
     def __len__(self) -> int:
         return len(self._by_number)

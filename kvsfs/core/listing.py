@@ -127,6 +127,14 @@ class Lister:
             await self._extend(handle)
         return handle.order[start : start + READ_ENTRIES]
 
+    async def refresh(self, folder: Folder) -> None:
+        """List a folder anew, beside the pass that answers until the new one is complete. Raises StoreError."""
+        listing = ListingPass(next(self._pass_numbers), trio.current_time())
+        while not listing.complete:
+            await self._advance(folder, listing)
+        if folder.listing is None or folder.listing.number < listing.number:
+            folder.listing = listing
+
     def made_empty(self, folder: Folder) -> None:
         """Know a folder that was just made: nothing is in it, or its parent's listing would have shown it."""
         listing = folder.listing = ListingPass(next(self._pass_numbers), trio.current_time())
@@ -269,17 +277,21 @@ class Lister:
                 True  # somebody else's, under a name that is ours too: to be replaced, or removed with it
             )
         elif file.changed_at < seen.requested_at:
-            file.stored = True
+            file.stored, file.missed_at = True, -math.inf
             if file.listed_size != entry.size:
                 file.listed_size = entry.size
-                _distrust(file)
+                self._versions.outdated(file, None)
                 self._attributes.forget(file)
 
     def _sweep(self, folder: Folder, listing: ListingPass) -> None:
         """Take out what a complete pass did not see, unless it is this mount's own and newer."""
         for child in list(folder.children()):
-            if child.listed_by < listing.number and not _is_ours(child, listing.started):
+            if child.listed_by >= listing.number:
+                continue
+            if not _is_ours(child, listing.started):
                 self._take_out(child)
+            elif isinstance(child, File) and child.changed_at < listing.started:
+                self._versions.missed(child)
         folder.removals = {c: at for c, at in folder.removals.items() if at >= listing.started}
 
     def _take_out(self, child: File | Folder) -> None:
@@ -336,12 +348,6 @@ def _ask_from_now_on(folder: Folder) -> None:
             folder.listing = None
         folder.listed = True
         below += folder.folders.values()
-
-
-def _distrust(file: File) -> None:
-    """Another stored size: somebody else wrote the record."""
-    file.length = None
-    file.validated_at = -math.inf
 
 
 def _is_ours(child: File | Folder, since: float) -> bool:

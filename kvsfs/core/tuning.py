@@ -25,6 +25,8 @@ class Tuning:
     strict_names: bool = False
     exact_sizes: bool = False
     """Ask for the headers of what is listed: one request a file, and all of it where they tell no length."""
+    poll: float | None = None
+    """Seconds between two looks at the store's counters; None: nobody looks."""
     compress: ContentEncoding | None = None
     """None: listed sizes are then those that a reader sees, and Range works."""
     deferred: tuple[str, ...] = ()

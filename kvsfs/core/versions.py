@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import time
 from email.utils import parsedate_to_datetime
 
@@ -124,13 +125,44 @@ class Versions:
     def vanished(self, file: File) -> None:
         """Take the name away: the store says that there is no such record.
 
-        Not from an open file: whoever has it open may write it, and then it is a record again.
+        Not from an open file: whoever has it open may write it, and then it is a record again. Its last close
+        takes the name away, unless it was written or seen again (`closed`).
         """
-        if not file.handles:
+        if file.handles:
+            self.missed(file)
+        else:
             file.stored = False
             self.attributes.forget(file)
             self.detach(file)
             self.drop(file)
+
+    def missed(self, file: File) -> None:
+        """Note that the store has no such record, while the file is open or has bytes that the store lacks."""
+        file.missed_at = trio.current_time()
+
+    def closed(self, file: File) -> None:
+        """Take the name away of a file whose record went while it was open. The last handle is gone."""
+        if file.missed_at > file.changed_at and not file.dirty:
+            self.vanished(file)
+
+    def outdated(self, file: File, head: RecordHead | None) -> None:
+        """Know that the store has another version, and its headers if they were seen.
+
+        The clean bytes that are here go, and what the kernel keeps of them. Of an open file they stay, its size
+        too: by the size of another version the kernel would cut what its handles read. The next open asks.
+        """
+        file.validated_at = -math.inf
+        if file.handles or file.dirty or file.local_only or (file.content and file.content.users):
+            return
+        self.drop(file)
+        file.length = None
+        if head is not None:
+            self._compare(file, head)
+            file.head, file.length = head, head.length
+            if head.content_type != file.content_type:
+                file.content_type, file.type_guessed = head.content_type, False
+            self.attributes.note(file)
+        self._kernel.pages_changed(file.number)
 
     def detach(self, inode: File | Folder) -> None:
         """Take the name away of what is gone from the store, here and in the kernel."""

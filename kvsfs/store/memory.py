@@ -69,6 +69,7 @@ class _Contents:
 
     info: StoreInfo
     records: dict[RecordKey, _Record] = field(default_factory=dict)
+    stats: StoreStats = field(default_factory=StoreStats)
     exists: bool = True
 
 
@@ -186,7 +187,7 @@ class MemoryStore:
         if contents is None:
             return None
         size = sum(len(record.stored) for record in contents.records.values())
-        return replace(contents.info, stats=StoreStats(storage_bytes=size))
+        return replace(contents.info, stats=replace(contents.stats, storage_bytes=size))
 
     async def update(
         self,
@@ -298,6 +299,7 @@ class MemoryStore:
         contents = self._contents()  # it may have been deleted while the body was read
         contents.records[key] = record
         contents.info = replace(contents.info, modified_at=self._collection.now())
+        contents.stats = replace(contents.stats, write_count=contents.stats.write_count + 1)
         await self._collection.leave("set_record", key)
         return replace(record.head, accepts_ranges=False)
 
@@ -306,7 +308,9 @@ class MemoryStore:
         await self._collection.enter("delete_record", key)
         contents = self._collection.find(self._safe_id)
         if contents is not None:
-            contents.records.pop(key, None)
+            if contents.records.pop(key, None) is not None:
+                contents.info = replace(contents.info, modified_at=self._collection.now())
+            contents.stats = replace(contents.stats, delete_count=contents.stats.delete_count + 1)
         await self._collection.leave("delete_record", key)
 
     async def record_public_url(self, key: RecordKey) -> str:

@@ -18,7 +18,20 @@ _background: ContextVar[bool] = ContextVar("kvsfs_background", default=False)
 @contextmanager
 def in_background() -> Iterator[None]:
     """Say that nobody waits for what the block, and the tasks started in it, ask of the store."""
-    token = _background.set(True)
+    with _said(background=True):
+        yield
+
+
+@contextmanager
+def in_foreground() -> Iterator[None]:
+    """Say that somebody waits after all, for a task in the background."""
+    with _said(background=False):
+        yield
+
+
+@contextmanager
+def _said(*, background: bool) -> Iterator[None]:
+    token = _background.set(background)
     try:
         yield
     finally:
