@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -347,10 +348,11 @@ class Alone:
         if not is_held_back(path):
             assert await self.m.other.read(key_of(path)) == node.data
 
-    async def op_touch(self, path: str, time_ns: int) -> None:
+    async def op_touch(self, path: str, time_ns: int, mode: int) -> None:
         node = self.files.get(path)
         if node is not None:
-            inode = await self.m.fs.setattr(node.number, Changes(mtime_ns=time_ns), None)
+            changes = Changes(mtime_ns=time_ns, mode=mode, uid=mode)
+            inode = await self.m.fs.setattr(node.number, changes, None)
             assert inode.mtime_ns == time_ns
 
     async def op_flush(self, place: int) -> None:
@@ -440,15 +442,27 @@ class Alone:
             assert node.mime_type in (None, head.content_type)
 
     async def op_restart(self) -> None:
-        """Unmount and mount again: the store is all that is left."""
+        """Unmount and mount again: the store, and what the cache folder keeps beside it, is all that is left."""
         await self.finish()
         while self.handles:
             await self.op_close(0)
         await self.op_settle()
+        kept = {path: await self.kept(path) for path in (*self.files, *self.folders)}
         self.m.remount()
         for path, node in self.files.items():
             node.number = (await self.m.walk(path)).number
             node.guessed = False
+        calls = self.m.calls
+        assert {path: await self.kept(path) for path in kept} == kept
+        assert self.m.calls - calls <= Counter(list_keys=1000)
+
+    async def kept(self, path: str) -> tuple[object, ...]:
+        """What a remount changes nothing of."""
+        inode = await self.m.walk(path)
+        attributes = inode.mtime_ns, inode.mode, inode.uid, inode.gid
+        if not isinstance(inode, File):
+            return attributes
+        return *attributes, inode.size, inode.size_is_exact, inode.content_type
 
     async def run(self, ops: list[Op]) -> None:
         for name, *arguments in ops:
@@ -511,7 +525,7 @@ operations = st.one_of(
     st.tuples(st.sampled_from(("flush", "fsync")), places),
     st.tuples(st.just("truncate"), places, sizes),
     st.tuples(st.just("truncate_path"), files, sizes),
-    st.tuples(st.just("touch"), files, st.just(10**18)),
+    st.tuples(st.just("touch"), files, st.just(10**18), st.sampled_from((0o600, 0o644))),
     st.tuples(st.just("setxattr"), files, st.sampled_from(("text/x-one", "text/x-two"))),
     st.tuples(st.just("unlink"), files),
     st.tuples(st.just("rename"), files, files),
