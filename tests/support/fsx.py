@@ -37,7 +37,7 @@ HISTORY = 40
 """Operations that are printed after a failure."""
 
 PUNCH_HOLE_KEEP_SIZE = 0x03
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc = ctypes.CDLL(None, use_errno=True)  # not from tests.support.linux: this file is run by its path
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong)
 
 

@@ -28,13 +28,11 @@ class StoreApi:
     ) -> None:
         """Store a record; `content` is already encoded."""
         headers = {"Content-Type": content_type} | ({"Content-Encoding": encoding} if encoding else {})
-        path = f"{self._path}/records/{key}"
-        self.client.put(path, content=content, headers=headers).raise_for_status()
+        self.client.put(self._record_path(key), content=content, headers=headers).raise_for_status()
 
     def record(self, key: str) -> httpx.Response:
         """Read a record; `.content` is decoded."""
-        path = f"{self._path}/records/{key}"
-        return self.client.get(path, params={"attachment": "true"}).raise_for_status()
+        return self.client.get(self._record_path(key), params={"attachment": "true"}).raise_for_status()
 
     def content(self, key: str) -> bytes:
         return self.record(key).content
@@ -50,10 +48,14 @@ class StoreApi:
         return [key for key, _ in self._items()]
 
     def delete_record(self, key: str) -> None:
-        self.client.delete(f"{self._path}/records/{key}").raise_for_status()
+        self.client.delete(self._record_path(key)).raise_for_status()
 
     def delete(self) -> None:
         self.client.delete(self._path).raise_for_status()
+
+    def _record_path(self, key: str) -> str:
+        # An HTTP client resolves `.` and `..` in a path.
+        return f"{self._path}/records/{key.replace('.', '%2E') if key in ('.', '..') else key}"
 
     def _items(self) -> Iterator[tuple[str, int]]:
         start: str | None = None
