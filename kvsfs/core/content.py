@@ -59,6 +59,11 @@ class Content:
         return self.fetch is None or self.fetch.complete
 
     @property
+    def contradicted(self) -> bool:
+        """Whether the store no longer stands by what it said of this version: to be fetched anew."""
+        return self.fetch is not None and self.fetch.contradicted
+
+    @property
     def resumable(self) -> bool:
         """Whether what is missing can be fetched later."""
         return self.fetch is not None and self.fetch.resumable

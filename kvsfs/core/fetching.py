@@ -70,6 +70,8 @@ class Fetch:
         self._nursery = nursery
         self.blob = blob
         self.head: RecordHead | None = None
+        self.contradicted = False
+        """Whether later answers did not fit the first: it was of another version by now, or told a wrong length."""
         self.length: int | None = None
         self.limit = 0
         self._streams: list[_Stream] = []
@@ -134,7 +136,9 @@ class Fetch:
     @property
     def resumable(self) -> bool:
         """Whether missing bytes can be fetched later, and proven to be of the same version."""
-        return self.head is not None and self.head.accepts_ranges and self.head.validator is not None
+        if self.head is None or self.contradicted:
+            return False
+        return self.head.accepts_ranges and self.head.validator is not None
 
     def _stream_for(self, offset: int) -> _Stream | None:
         """Find a stream that will bring a byte soon, or at all where no other can be asked for."""
@@ -147,6 +151,7 @@ class Fetch:
         """Raise what ended a stream, unless asking again for the rest can be of use."""
         if stream.failure is None:
             if not stream.brought_something and not stream.scope.cancel_called:
+                self.contradicted = True
                 raise ProtocolViolation(f"reading {self._key}: the answer ends before the bytes asked for")
         elif not (isinstance(stream.failure, StoreUnreachable) and stream.brought_something):
             raise stream.failure
@@ -209,6 +214,7 @@ class Fetch:
             # 416: shorter by now than where we wanted to read on.
             stream.failure = self._change() if error.status == 416 else error
         except Exception as error:  # noqa: BLE001 - belongs to those who wait, not to the mount
+            self.contradicted = self.contradicted or isinstance(error, ProtocolViolation)
             stream.failure = error
         finally:
             self._ended(stream)
@@ -229,6 +235,7 @@ class Fetch:
             raise self._change()
 
     def _change(self) -> RecordChanged:
+        self.contradicted = True
         return RecordChanged(f"{self._key} was changed in the store while it was read: open it again")
 
     async def _copy(self, record: RecordStream, stream: _Stream) -> None:

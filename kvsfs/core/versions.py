@@ -213,7 +213,7 @@ class Versions:
         """Tell whether what is here needs no question: ours alone, or validated a moment ago."""
         if file.content is None:
             return False
-        fresh = trio.current_time() - file.validated_at < self._revalidate
+        fresh = trio.current_time() - file.validated_at < self._revalidate and not file.content.contradicted
         return file.content.dirty or not file.stored or fresh
 
     async def _fetch(self, file: File) -> Content:

@@ -182,6 +182,13 @@ def test_a_wrong_length(client: httpx.Client, path: str, by: int) -> None:
     assert client.get(path).content == CONTENT
 
 
+def test_garbage_is_no_http_and_nothing_is_done(client: httpx.Client, path: str) -> None:
+    fault(client, "PUT", kind="garbage")
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.put(path, content=b"new")
+    assert client.get(path).content == CONTENT
+
+
 def test_a_stall_lasts_until_the_client_goes(client: httpx.Client, path: str) -> None:
     fault(client, "DELETE", kind="stall")
     with pytest.raises(httpx.ReadTimeout):

@@ -54,7 +54,12 @@ class Length:
     by: int
 
 
-Action = Status | Stall | Reset | Truncate | Length
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """Answer with bytes that are no HTTP, instead of doing what was asked."""
+
+
+Action = Status | Stall | Reset | Truncate | Length | Garbage
 
 KINDS: dict[str, type[Action]] = {
     "status": Status,
@@ -62,6 +67,7 @@ KINDS: dict[str, type[Action]] = {
     "reset": Reset,
     "truncate": Truncate,
     "length": Length,
+    "garbage": Garbage,
 }
 
 

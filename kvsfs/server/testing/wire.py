@@ -13,7 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kvsfs.server.answers import error_response
 from kvsfs.server.connection import Connection
-from kvsfs.server.testing.faults import Action, Length, Reset, Rules, Stall, Status, Truncate
+from kvsfs.server.testing.faults import Action, Garbage, Length, Reset, Rules, Stall, Status, Truncate
+
+NO_HTTP = b"\x16\x03\x01 this is no HTTP\r\n\r\n"
 
 Break = Callable[[], Awaitable[None]]
 
@@ -39,6 +41,9 @@ class Faulty:
             case Status(status, headers, error_type, message):
                 await error_response(status, error_type, message, headers)(scope, receive, send)
                 return
+            case Garbage():
+                connection.transport.write(NO_HTTP)
+                connection.transport.close()
             case Stall(seconds, None):
                 await _stall(seconds, receive)
             case Stall(seconds, int(after)):
