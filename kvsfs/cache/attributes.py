@@ -72,20 +72,20 @@ class AttributeRows:
         """How many rows are to be written."""
         return len(self._waiting)
 
-    def read(self, places: Sequence[Place]) -> dict[Place, Attributes]:
-        """Give the rows that there are, also those still to be written."""
-        found: dict[Place, Attributes] = {}
-        for start in range(0, len(places), READ_CHUNK):
-            keys = [place.key for place in places[start : start + READ_CHUNK]]
+    def read(self, keys: Sequence[str]) -> dict[tuple[str, bool], Attributes]:
+        """Give the rows that there are, by their places, for keys and prefixes; also those still to be written."""
+        found: dict[tuple[str, bool], Attributes] = {}
+        for start in range(0, len(keys), READ_CHUNK):
             with self._going_on():
-                found |= self._select(keys)
-        if self._waiting:
-            for place in places:
-                row = self._waiting.get(place, found.get(place))
-                if row is not None:
-                    found[place] = row
-                else:
-                    found.pop(place, None)
+                found |= self._select(keys[start : start + READ_CHUNK])
+        wanted = set(keys) if self._waiting else ()
+        for place, row in self._waiting.items():
+            if place.key not in wanted:
+                continue
+            if row is None:
+                found.pop(place, None)
+            else:
+                found[place] = row
         return found
 
     def put(self, place: Place, row: Attributes) -> None:
@@ -130,9 +130,9 @@ class AttributeRows:
         if len(self._waiting) % WRITE_ROWS == 0:
             self.flush()
 
-    def _select(self, keys: list[str]) -> dict[Place, Attributes]:
+    def _select(self, keys: Sequence[str]) -> dict[tuple[str, bool], Attributes]:
         rows = self._connection.execute(f"{SELECT} (?{', ?' * (len(keys) - 1)})", keys)
-        return {Place(row[0], bool(row[1])): Attributes._make(row[2:]) for row in rows}
+        return {row[:2]: Attributes._make(row[2:]) for row in rows}  # as keys 0 and 1 are False and True, too
 
     def _write(self) -> None:
         new = [place + row for place, row in self._waiting.items() if row is not None]

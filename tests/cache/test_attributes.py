@@ -49,9 +49,9 @@ def test_a_row_comes_back_whole(tmp_path: Path) -> None:
     with opened(tmp_path) as (rows, _):
         rows.put(record, FULL_ROW)
         rows.put(folder, Attributes(0))
-        before = rows.read([record, folder, Place("b", folder=False)])
+        before = rows.read(["a!2F", "b"])
     with opened(tmp_path) as (rows, _):
-        assert before == rows.read([record, folder]) == {record: FULL_ROW, folder: Attributes(0)}
+        assert before == rows.read(["a!2F"]) == {record: FULL_ROW, folder: Attributes(0)}
 
 
 def test_writes_wait_for_each_other_and_not_for_ever(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_more_places_than_one_select_takes(tmp_path: Path) -> None:
     with opened(tmp_path) as (rows, _):
         for place in places:
             rows.put(place, FULL_ROW)
-        assert rows.read(places) == dict.fromkeys(places, FULL_ROW)
+        assert rows.read([place.key for place in places]) == dict.fromkeys(places, FULL_ROW)
 
 
 keys = st.sampled_from(("a", "a!2F", "a!2Fb", "a!2Fb!2Fc", "a!20", "a.", "ab", "b!2F", "b!2Fb", "z"))
@@ -130,7 +130,7 @@ def test_it_does_what_a_dict_does(script: list[tuple[Any, ...]]) -> None:
                 getattr(rows, name)(*arguments)
                 getattr(model, name, lambda: None)(*arguments)
             seen |= model.rows.keys()
-            assert rows.read(list(seen)) == model.rows
+            assert rows.read([place.key for place in seen]) == model.rows
         rows.flush()
         assert count(database) == len(model.rows)
         database.close()
@@ -152,7 +152,7 @@ def test_a_full_disk_is_logged_once_and_what_waits_is_written_later(
         rows.flush()
         assert len(caplog.records) == 1
         assert "not kept over a remount: database or disk is full" in caplog.text
-        assert rows.read([place]) == {place: FULL_ROW}
+        assert rows.read([place.key]) == {place: FULL_ROW}
         assert count(database) == 0
         database.connection.execute("PRAGMA max_page_count = 1000000")
         rows.flush()
@@ -175,7 +175,7 @@ def test_what_waits_for_a_database_that_never_takes_it_is_given_up(
 def test_a_database_that_is_damaged_while_it_is_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stored, place = Place("k0", folder=False), Place("new", folder=False)
+    place = Place("new", folder=False)
     with opened(tmp_path) as (rows, database):
         for number in range(3 * WRITE_ROWS):
             rows.put(Place(f"k{number}", folder=False), FULL_ROW)
@@ -186,11 +186,11 @@ def test_a_database_that_is_damaged_while_it_is_used(
     rows = AttributeRows(database)
     with pytest.raises(sqlite3.DatabaseError, match="malformed"):
         database.connection.execute("SELECT * FROM attributes WHERE key = 'k0'").fetchall()
-    assert rows.read([stored]) == {}
+    assert rows.read(["k0"]) == {}
     rows.put(place, FULL_ROW)
     rows.flush()
     rows.move_below("a!2F", "b!2F")
-    assert rows.read([place]) == {place: FULL_ROW}
+    assert rows.read([place.key]) == {place: FULL_ROW}
     assert len(caplog.records) == 1
     database.close()
 
