@@ -9,7 +9,9 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -203,6 +205,47 @@ def test_a_server_that_hangs_is_given_up_in_time(home: Home, sandbox: Sandbox, t
                 os.kill(server.pid, signal.SIGCONT)
             mounted.umount()
         assert store.content("new") == b"bytes"
+
+
+def test_a_store_out_of_reach_costs_one_time_out_and_not_one_for_each_file(
+    home: Home, sandbox: Sandbox, token: str
+) -> None:
+    files = 30
+    with home.serving() as server, client_of(server, token) as client:
+        store = StoreApi.create(client)
+        for number in range(files):
+            store.put(f"f{number}", b"content")
+        options = ("--timeout", f"{TIMEOUT}s")
+        with mounted_store(sandbox, store.id, *options, token=token, server=server) as mounted:
+            listed = mounted.run("ls")
+            assert (mounted.path / "f0").read_bytes() == b"content"
+            mounted.expect_log("open: .*(in time|stopped answering|no answer within)")
+            mounted.expect_log("open: .*the store has not answered for .* s; trying again in .* s")
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                with ThreadPoolExecutor(3) as pool:
+                    first = list(pool.map(partial(errno_of_reading, mounted.path), range(1, 4)))
+                begun = time.monotonic()
+                rest = [errno_of_reading(mounted.path, number) for number in range(4, files)]
+                # A probe may be among them, and take a time-out. Without the breaker each would.
+                assert time.monotonic() - begun < 3 * TIMEOUT
+                assert set(first) | set(rest) <= set(UNREACHABLE)
+                assert mounted.run("ls", within=IN_TIME) == listed
+                assert mounted.run("df", "--output=itotal", ".", within=IN_TIME)
+                assert mounted.run("stat", "-c", "%s", "f1", within=IN_TIME) == "7\n"
+                assert (mounted.path / "f0").read_bytes() == b"content"
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            for number in range(1, files):
+                assert once_it_answers((mounted.path / f"f{number}").read_bytes) == b"content"
+
+
+def errno_of_reading(folder: Path, number: int) -> int | None:
+    try:
+        (folder / f"f{number}").read_bytes()
+    except OSError as error:
+        return error.errno
+    return None
 
 
 def test_what_no_store_takes_is_kept_and_told(home: Home, sandbox: Sandbox, token: str) -> None:
