@@ -47,17 +47,17 @@ class KeptAttributes:
 
     def restore(self, new: Sequence[File | Folder]) -> None:
         """Give inodes that a listing, or the disk, has just shown what is known of them: one SELECT for all."""
-        rows = self._rows.read([_key(inode) for inode in new])
-        for inode in new if rows else ():
-            row = rows.get(_place(inode))
+        rows = self._rows.read([_key(inode) for inode in new]) if new else {}
+        if not rows:
+            return
+        for inode in new:
+            row = rows.get((_key(inode), isinstance(inode, Folder)))
             if row is None:
                 continue
-            if row.stored_size != _stored_size(inode):
+            if row.stored_size == _stored_size(inode):
+                self._give(inode, row)
+            else:
                 self.forget(inode)
-                continue
-            self._give(inode, row)
-            if isinstance(inode, File) and not inode.local_only:
-                _teach(inode, row)
 
     def note(self, inode: File | Folder) -> None:
         """Keep an inode's attributes as they are now: they were set or learned. No checkpoint."""
@@ -93,6 +93,8 @@ class KeptAttributes:
         self._rows.flush()
 
     def _give(self, inode: File | Folder, row: Attributes) -> None:
+        if isinstance(inode, File) and not inode.local_only:
+            _teach(inode, row)
         if row.mtime_ns is not None:
             inode.mtime_ns = inode.ctime_ns = row.mtime_ns
         if row.mode is not None:
