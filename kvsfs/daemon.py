@@ -40,7 +40,7 @@ from kvsfs.store.apify import ApifyStoreCollection
 from kvsfs.store.protocol import Store
 from kvsfs.store.retry import Deadlines
 from kvsfs.store.sources import LocalSource, RemoteSource, parse_source
-from kvsfs.types import ContentEncoding, RecordKey, StoreInfo
+from kvsfs.types import ContentEncoding, StoreInfo
 
 log = logging.getLogger(__name__)
 
@@ -126,15 +126,14 @@ async def _detach_on_signal(session: Session, task_status: trio.TaskStatus[None]
 
 
 async def _drain(filesystem: FileSystem, seconds: float) -> list[str]:
-    remaining: list[RecordKey] = []
     with trio.move_on_after(seconds) as scope:
-        remaining = await filesystem.drain()
+        await filesystem.drain()
     if scope.cancelled_caught:
         log.error("uploads took longer than %g s (--drain-timeout)", seconds)
-    left = filesystem.set_aside()
-    for path in left:
-        log.error("not uploaded: its bytes are kept in %s", path)
-    return left + [f"the record {key}, which was removed and is still in the store" for key in remaining]
+    left = filesystem.left()
+    for what in left:
+        log.error("left for the next mount of this store: %s", what)
+    return left
 
 
 @asynccontextmanager

@@ -196,9 +196,10 @@ class BlobFolder:
     """The cache folder of one mount, locked against a second daemon.
 
     - `clean/`: fetched bytes. Worth nothing without the daemon that knows them: removed at the next start.
-    - `dirty/`: written bytes that no store has confirmed, from the first write on. What a killed daemon
-      leaves here is set aside at the next start, never removed and never uploaded by itself.
-    - `not-uploaded/`: what was set aside, or could not be uploaded before the mount ended.
+    - `dirty/`: written bytes that no store has confirmed, from the first write on. Which of them were closed the
+      journal knows; what a killed daemon leaves besides is set aside at the next start, never removed and never
+      uploaded by itself.
+    - `not-uploaded/`: what was set aside.
     - `local/`: files that no store is to have (editors' swap files), under their own names; they stay.
 
     A blob's name is random, with the record's key behind it once it is dirty, for the person who looks. Files
@@ -224,7 +225,7 @@ class BlobFolder:
             self._lock()
             for folder in (self._clean, self._dirty, self._aside, self._local):
                 os.makedirs(folder, mode=0o700, exist_ok=True)
-            self._tidy()
+            self._remove_clean()
             stack.pop_all()
 
     def create(self) -> Blob:
@@ -247,6 +248,23 @@ class BlobFolder:
     def is_dirty(self, blob: Blob) -> bool:
         """Tell whether the blob holds bytes that only we have."""
         return os.path.dirname(blob.path) == self._dirty
+
+    def left_dirty(self, name: str) -> Blob | None:
+        """Give the dirty blob of this name that an earlier daemon left; None if there is none."""
+        path = os.path.join(self._dirty, os.path.basename(name))
+        return Blob.existing(path) if os.path.isfile(path) else None
+
+    def set_aside_others(self, known: set[str]) -> None:
+        """Move the dirty blobs that an earlier daemon left to where no start removes them, but for the known ones."""
+        left = [path for path in _blob_files(self._dirty) if os.path.basename(path) not in known]
+        for path in left:
+            os.rename(path, os.path.join(self._aside, os.path.basename(path)))
+        if left:
+            log.warning(
+                "an earlier mount was killed: %d files that were never closed are in %s",
+                len(left),
+                self._aside,
+            )
 
     def set_aside(self, blob: Blob) -> str:
         """Move a dirty blob to where no start removes it; its new path."""
@@ -350,18 +368,6 @@ class BlobFolder:
                 f"cannot use the cache folder {self.path}: {error.strerror}; choose another with --cache-dir"
             )
             raise CommandError(ExitCode.CACHE_UNUSABLE, message) from error
-
-    def _tidy(self) -> None:
-        self._remove_clean()
-        left = _blob_files(self._dirty)
-        for path in left:
-            os.rename(path, os.path.join(self._aside, os.path.basename(path)))
-        if left:
-            log.warning(
-                "an earlier mount was killed: %d files with bytes that may not be in the store are in %s",
-                len(left),
-                self._aside,
-            )
 
     def _remove_clean(self) -> None:
         for path in _blob_files(self._clean):

@@ -27,6 +27,10 @@ CREATE TABLE uploads (            -- a version of a file that was closed and tha
     stored INTEGER NOT NULL,      -- whether the store had, or may have, a record under the key
     base_validator TEXT,          -- of the record's version that this one replaces; NULL: none known
     base_size INTEGER NOT NULL,   -- stored bytes of that version, as listed
+    mtime_ns INTEGER NOT NULL,
+    mode INTEGER NOT NULL,        -- permission bits
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
     failure TEXT,                 -- why the last attempt failed; NULL: none has
     final INTEGER NOT NULL DEFAULT 0,  -- the failure cannot heal: not tried again by itself
@@ -38,7 +42,8 @@ CREATE TABLE ghosts (             -- a record that is gone here and still in the
     type_guessed INTEGER NOT NULL,
     validator TEXT,
     heir TEXT,                    -- key of the file that has its bytes now; NULL: nobody needs them
-    moving INTEGER NOT NULL       -- the heir's bytes are only in this record
+    moving INTEGER NOT NULL,      -- the heir's bytes are only in this record
+    size INTEGER NOT NULL         -- stored bytes of what the heir is to be read from, as listed
 ) WITHOUT ROWID;
 """
 

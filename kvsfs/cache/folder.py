@@ -7,6 +7,7 @@ import sqlite3
 
 from kvsfs.cache.blobs import BlobFolder
 from kvsfs.cache.database import Database
+from kvsfs.cache.journal import Journal
 from kvsfs.errors import CommandError, ExitCode
 
 DATABASE = "journal.db"
@@ -26,6 +27,7 @@ class CacheFolder:
         except BaseException:
             self.blobs.close()
             raise
+        self.journal = Journal(self.database)
 
     def close(self) -> None:
         """Give the folder up. Only then may another mount take it."""

@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import trio
 
-from kvsfs.cache.blobs import Blob, BlobFolder
+from kvsfs.cache.blobs import Blob
+from kvsfs.cache.folder import CacheFolder
+from kvsfs.cache.journal import Closed
 from kvsfs.core.fetching import Fetch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A version that somebody closed, in the journal until the store has confirmed it."""
+
+    version: int
+    blob: Blob
+    row: int
 
 
 class Content:
     """One version of a file's bytes; all handles that were opened on it share it.
 
-    `version` counts changes, `stored_version` is the newest that the store confirmed. While a version is
-    uploaded its bytes are frozen: the first write then goes to a copy of the cache file, so that a record in
-    the store is never a mixture of two versions and no writer waits for the network. (Making writers wait was
-    the alternative: an `fsync` of 3 s then blocks every append.)
+    `version` counts changes, `stored_version` is the newest that the store confirmed, `kept` the newest that was
+    closed and is not confirmed. Bytes that are kept or just being uploaded are frozen: the first write then goes to
+    a copy of the cache file, so that neither a record nor what a crash leaves is ever a mixture of two versions, and
+    no writer waits for the network. (Making writers wait was the alternative: an `fsync` of 3 s then blocks every
+    append.)
 
     INVARIANT: `stored_version <= version`; while `users` > 0 the blob is acquired; a blob that is frozen is
-    complete; `fetch` is None or fills `blob`.
+    complete; `kept` is newer than `stored_version`; `fetch` is None or fills `blob`.
     """
 
-    def __init__(self, blobs: BlobFolder, blob: Blob, fetch: Fetch | None = None) -> None:
+    def __init__(self, cache: CacheFolder, blob: Blob, fetch: Fetch | None = None) -> None:
         """Take over a blob that is acquired once: the caller is the first user."""
-        self._blobs = blobs
+        self._blobs = cache.blobs
+        self._journal = cache.journal
         self.blob = blob
         self.fetch = fetch
         self.version = 0
         self.stored_version = 0
-        self.closed_version = 0
-        """The newest that was durable on disk when its writer closed it."""
+        self.kept: Kept | None = None
+        self.owed = 0
+        """The newest version that nobody is to close any more: it was released, or the mount ends."""
         self.users = 1
         self.local_only = False
         """No store is to have it: its blob lies under the file's own name."""
+        self.superseded = False
+        """Somebody else's version has taken its place in the store."""
         self._frozen: Blob | None = None
         self._unsharing = trio.Lock()
 
@@ -47,6 +67,16 @@ class Content:
     def dirty(self) -> bool:
         """Whether the store lacks the newest version, and is to have it."""
         return self.version > self.stored_version and not self.local_only
+
+    @property
+    def closed(self) -> bool:
+        """Whether the newest version was closed and is not confirmed yet."""
+        return self.kept is not None and self.kept.version == self.version
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether a version that nobody is to close is neither kept nor in the store."""
+        return self.owed > max(self.stored_version, 0 if self.kept is None else self.kept.version)
 
     @property
     def uploading(self) -> bool:
@@ -116,38 +146,87 @@ class Content:
         if self.fetch is not None:
             await self.fetch.ensure(0, self.size)
 
+    def keep(self, closed: Closed) -> None:
+        """Journal the bytes, which must be complete, as a version that was closed. Raises OSError."""
+        assert self.complete
+        old = self.kept
+        row = self._journal.closed(closed, replaces=None if old is None else old.row)
+        self.kept = Kept(self.version, self.blob, row)
+        if old is not None and old.blob is not self.blob:
+            old.blob.remove()  # whoever uploads it has it open
+
+    def describe(self, closed: Closed) -> None:
+        """Journal what has changed of a closed version but its bytes. Raises OSError."""
+        if self.kept is not None:
+            self._journal.changed(self.kept.row, closed)
+
+    def note_failure(self, failure: str, *, final: bool) -> None:
+        """Journal that an attempt to upload the closed version has failed. No error: it is only for people."""
+        if self.kept is not None:
+            with suppress(OSError):
+                self._journal.failed(self.kept.row, failure, final=final)
+
+    def resume(self, row: int) -> None:
+        """Take the blob for a version that an earlier mount had journalled."""
+        self.version = 1
+        self.kept = Kept(1, self.blob, row)
+
     async def make_durable(self) -> None:
-        """Let the bytes that are here outlast a power failure. Raises OSError.
+        """Let the bytes that are here, and the journal, outlast a power failure. Raises OSError.
 
         fsync(2) takes milliseconds and up: it runs in a thread.
         """
-        blob = self.blob
+        blob = self.blob if self.kept is None else self.kept.blob
         blob.acquire()  # a write that unshares it meanwhile lets go of it
+
+        def write() -> None:
+            self._blobs.make_durable(blob)
+            self._journal.make_durable()
+
         try:
-            await trio.to_thread.run_sync(self._blobs.make_durable, blob)
+            await trio.to_thread.run_sync(write)
         finally:
             blob.release()
 
     @contextmanager
-    def frozen(self) -> Iterator[Blob]:
-        """Hold the current bytes, which must be complete, unchanged for an upload; one at a time."""
+    def frozen(self) -> Iterator[tuple[Blob, int]]:
+        """Hold a version unchanged for an upload: the closed one, else the current bytes, which must be complete.
+
+        One at a time.
+        """
         assert self._frozen is None
-        assert self.complete
-        blob = self._frozen = self.blob
+        blob, version = (
+            (self.blob, self.version) if self.kept is None else (self.kept.blob, self.kept.version)
+        )
+        assert blob.complete
         blob.acquire()
+        self._frozen = blob
         try:
-            yield blob
+            yield blob, version
         finally:
             self._frozen = None
             blob.release()
-            if blob is not self.blob:
+            if blob is not self.blob and (self.kept is None or blob is not self.kept.blob):
                 blob.remove()
 
     def confirm(self, version: int) -> None:
         """Note that the store has `version`."""
         self.stored_version = max(self.stored_version, version)
+        kept = self.kept
         if not self.dirty:
             self._blobs.mark_clean(self.blob)
+        if kept is not None and kept.version <= self.stored_version:
+            self._let_go(kept)
+
+    def abandon(self) -> None:
+        """Take what was closed out of the journal: nobody wants it in the store any more. No error."""
+        if self.kept is not None:
+            self._let_go(self.kept)
+
+    def set_aside(self) -> str:
+        """Keep the bytes where only a person finds them: nothing uploads them by itself. Gives the path."""
+        self.abandon()
+        return self._blobs.set_aside(self.blob)
 
     def check_invariants(self) -> None:
         """For tests."""
@@ -156,6 +235,11 @@ class Content:
         assert self.blob.in_use or not self.users
         assert self.fetch is None or self.fetch.blob is self.blob
         assert self._frozen is None or self._frozen.complete
+        if self.kept is not None:
+            assert self.stored_version < self.kept.version <= self.version
+            assert self.kept.blob.complete
+            assert self._blobs.is_dirty(self.kept.blob)
+            assert self.kept.blob is self.blob or self.kept.version < self.version
         self.blob.check_invariants()
 
     def make_ours(self, key: str) -> None:
@@ -167,7 +251,18 @@ class Content:
     def make_local(self, path: bytes) -> None:
         """Keep the bytes here for good, under the path that the file is about to get. Raises OSError."""
         self._blobs.make_local(self.blob, path)
+        self.abandon()
         self.local_only = True
+
+    def _let_go(self, kept: Kept) -> None:
+        """Take a version out of the journal. A row that stays for an error is harmless: its blob is gone."""
+        self.kept = None
+        if kept.blob is not self.blob:
+            kept.blob.remove()
+        try:
+            self._journal.forget(kept.row)
+        except OSError as error:
+            log.warning("%s", error)
 
     @contextmanager
     def _changing(self, key: str) -> Iterator[None]:
@@ -184,10 +279,10 @@ class Content:
 
     async def _unshare(self, *, keep: bool = True) -> None:
         """Make the blob ours alone when an upload holds it frozen; without `keep` the bytes are about to go."""
-        if self._frozen is not self.blob:
+        if not self._is_frozen():
             return
         async with self._unsharing:
-            if self._frozen is not self.blob:
+            if not self._is_frozen():
                 return
             shared, copy = self.blob, self._blobs.create()
             try:
@@ -197,8 +292,11 @@ class Content:
                 copy.release()
                 copy.remove()
                 raise
-            # `shared` stays acquired by `frozen`; our own use of it moves to the copy.
+            # `shared` stays acquired by `frozen`, or is kept; our own use of it moves to the copy.
             self.blob, self.fetch = copy, None
             shared.release()
-            if self._frozen is not shared:
+            if self._frozen is not shared and (self.kept is None or self.kept.blob is not shared):
                 shared.remove()
+
+    def _is_frozen(self) -> bool:
+        return self._frozen is self.blob or (self.kept is not None and self.kept.blob is self.blob)

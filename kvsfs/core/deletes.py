@@ -1,22 +1,24 @@
-"""Deletions that wait a moment: the key may be written again at once, and then the store sees one PUT.
+"""Records that are gone here and still in the store: ghosts.
 
 A record that is renamed to a temporary name (an editor's backup `f~`), or removed while it is open, is deleted
-only after the grace. Until then the store holds the old version, and the new one replaces it: it is never without
-either, whatever happens to this mount.
+only after the grace: the key may be written again at once, and then the store sees one PUT. Until then the store holds
+the old version, and the new one replaces it: it is never without either. A record whose file got another name is
+deleted when the store has the bytes there. The journal knows all ghosts, so no end of the mount brings one back.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 
 import trio
 
+from kvsfs.cache.journal import Journal, Removed
+from kvsfs.core import names
 from kvsfs.core.background import Background
 from kvsfs.core.inodes import File, Folder
-from kvsfs.core.tuning import GRACE
-from kvsfs.errors import StoreError, StoreUnreachable
+from kvsfs.errors import RecordNotFound, StoreError, StoreUnreachable
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordKey
 
@@ -32,6 +34,7 @@ class Ghost:
 
     key: RecordKey
     folder: Folder
+    """Where it was; that folder may have another name by now."""
     component: bytes
     content_type: str | None
     type_guessed: bool
@@ -40,14 +43,33 @@ class Ghost:
     """The file that has its bytes under another name now."""
     waiting: trio.CancelScope = field(default_factory=trio.CancelScope)
     late: bool = False
-    """Its DELETE has failed once: others had time to write the record."""
+    """Others have had time to write the record: its DELETE has failed once, or an earlier mount removed it."""
     request: trio.Lock = field(default_factory=trio.Lock)
     """Held around the DELETE."""
 
     @property
+    def moving(self) -> bool:
+        """Whether the heir's bytes are nowhere but in this record."""
+        return self.heir is not None and self.heir.origin == self.key
+
+    @property
     def is_needed(self) -> bool:
         """Whether the store has the bytes nowhere else yet."""
-        return self.heir is not None and self.heir.dirty and not self.heir.removed
+        return self.heir is not None and not self.heir.removed and (self.heir.dirty or self.moving)
+
+    @property
+    def row(self) -> Removed:
+        """What the journal knows of it."""
+        heir = self.heir
+        return Removed(
+            self.key,
+            self.content_type,
+            self.type_guessed,
+            self.validator,
+            None if heir is None else heir.key,
+            self.moving,
+            0 if heir is None else heir.listed_size,
+        )
 
     def pass_on(self, file: File) -> None:
         """Let a file that is to replace the record know that there is one, and inherit its type."""
@@ -59,63 +81,113 @@ class Ghost:
 class DeferredDeletes:
     """The ghosts of one mount.
 
-    INVARIANT: while a ghost is here its name is hidden (`removals` of its folder is infinite): no file with a
-    name has its key.
+    INVARIANT: no file with a name has a ghost's key, and no listing shows it (`hides`).
     """
 
-    def __init__(self, store: Store, background: Background) -> None:
+    def __init__(self, store: Store, journal: Journal, background: Background, grace: float) -> None:
         self._store = store
+        self._journal = journal
         self._background = background
+        self._grace = grace
         self._ghosts: dict[RecordKey, Ghost] = {}
+        self.secure: Callable[[File], Awaitable[None]]
+        """Has the bytes of a moving file here, before its old record is overwritten."""
 
-    def bury(self, file: File, heir: File | None = None) -> None:
-        """Have a record deleted after the grace, and after `heir` was uploaded.
+    def hides(self, key: str) -> bool:
+        """Tell whether a key that the store lists is gone here."""
+        return key in self._ghosts
 
-        The caller takes its name away. No checkpoint.
+    def bury(self, file: File, heir: File | None = None, heir_key: RecordKey | None = None) -> None:
+        """Have a record deleted after the grace, and after `heir` has its bytes in the store. Raises OSError.
+
+        The caller takes its name away, and gives the heir its own: `heir_key`, None if no store is to have it. No
+        checkpoint.
         """
         assert file.parent is not None
         validator = None if file.head is None else file.head.validator
-        file.stored = False
-        self.put_back(
-            Ghost(
-                file.key, file.parent, file.component, file.content_type, file.type_guessed, validator, heir
-            )
+        ghost = Ghost(
+            file.key, file.parent, file.component, file.content_type, file.type_guessed, validator, heir
         )
+        self._journal.removed(replace(ghost.row, heir=heir_key))
+        self._haunt(ghost)
+        if heir is not None:
+            heir.inherits.append(ghost.key)
+        file.stored = False
+
+    def bury_marker(self, folder: Folder) -> None:
+        """Have an empty folder's marker deleted. No checkpoint."""
+        ghost = Ghost(names.encode(folder.path), folder, b"", None, False, None, None)  # noqa: FBT003
+        self._journal.removed(ghost.row)
+        self._haunt(ghost)
+
+    def restore(self, ghost: Ghost) -> None:
+        """Take up what an earlier mount left. No checkpoint."""
+        ghost.late = True
+        self._ghosts[ghost.key] = ghost
+        if not ghost.moving:
+            self._wait(ghost)
 
     def put_back(self, ghost: Ghost | None) -> None:
         """Take up a deletion that was given up for a PUT which then failed. No checkpoint."""
-        if ghost is None:
-            return
-        self._ghosts[ghost.key] = ghost
-        ghost.folder.removals[ghost.component] = math.inf
-        ghost.waiting = trio.CancelScope()
-        self._background.start(self._wait_and_delete, ghost, ghost.waiting)
+        if ghost is not None:
+            self._journal.removed(ghost.row)
+            self._haunt(ghost)
+
+    def inherited(self, file: File) -> None:
+        """Note that an heir has another name now, or none that a store is to have. Raises OSError."""
+        file.inherits = [key for key in file.inherits if self._is_heir(file, key)]
+        for key in file.inherits:
+            self._journal.inherited(key, None if file.local_only or file.removed else file.key)
+
+    def _is_heir(self, file: File, key: RecordKey) -> bool:
+        ghost = self._ghosts.get(key)
+        return ghost is not None and ghost.heir is file
+
+    def secured(self, file: File) -> None:
+        """Note that the bytes of a moving file are here: its old record is not the only one any more."""
+        ghost = self._ghosts.get(file.origin) if file.origin is not None else None
+        file.origin = None
+        if ghost is not None:
+            self._journal.removed(ghost.row)
 
     def heirs(self, prefix: str) -> list[File]:
         """Give the files whose upload deletions below a key prefix wait for."""
-        below = (ghost for key, ghost in self._ghosts.items() if key.startswith(prefix))
+        below = (ghost for key, ghost in self._ghosts.items() if key.startswith(prefix) and not ghost.moving)
         return [ghost.heir for ghost in below if ghost.heir is not None and ghost.is_needed]
 
-    async def exhume(self, key: RecordKey) -> Ghost | None:
-        """Give up a deletion because the key is about to be written; None if none was waiting.
+    async def exhume(self, key: RecordKey, by: File | None = None) -> Ghost | None:
+        """Give up a deletion because the key is about to be written, or is `by`'s again; None if none was waiting.
 
         Waits for a DELETE under way, so that it cannot come after the PUT; the record is then gone, which the
-        PUT does not mind. Checkpoints only then. Of a failed DELETE the caller hears nothing: same reason.
+        PUT does not mind. Of a failed DELETE the caller hears nothing: same reason. Where another file is still to
+        be read from the record, its bytes are fetched first; raises StoreError, OSError only then. Else it checkpoints
+        only while a DELETE is under way.
         """
+        ghost = self._ghosts.get(key)
+        if ghost is not None and ghost.moving and ghost.heir is not None and ghost.heir is not by:
+            try:
+                await self.secure(ghost.heir)
+            except RecordNotFound:
+                log.warning("%s is gone from the store, and so is what it was renamed to", key)
         ghost = self._ghosts.pop(key, None)
         if ghost is None:
             return None
         ghost.waiting.cancel()
-        ghost.folder.removals[ghost.component] = trio.current_time()
+        self._note_removal(ghost)
         if ghost.request.locked():
             async with ghost.request:
                 pass
+        self._settled(key)
         return ghost
 
     def stop_waiting(self) -> None:
         """End all graces: `settle` follows, when what replaces the records is safe. No checkpoint."""
         for ghost in self._ghosts.values():
             ghost.waiting.cancel()
+
+    def left(self) -> list[RecordKey]:
+        """Give the records that are still in the store, but for those that moving files are in."""
+        return [key for key, ghost in self._ghosts.items() if not ghost.moving]
 
     async def settle(self, prefix: str = "") -> list[RecordKey]:
         """Delete at once what waits below a key prefix; the keys of what is still there. Errors are logged."""
@@ -127,10 +199,31 @@ class DeferredDeletes:
                 await self._delete(ghost)
             except StoreError as error:
                 log.error("%s was removed, and is still in the store: %s", ghost.key, error)  # noqa: TRY400
-        return [key for key in self._ghosts if key.startswith(prefix)]
+        return [key for key in self.left() if key.startswith(prefix)]
+
+    async def delete_now(self, key: RecordKey) -> None:
+        """Delete a record that nobody needs any more. Raises StoreError: it is then tried again later."""
+        ghost = self._ghosts.get(key)
+        if ghost is None:
+            return
+        try:
+            await self._delete(ghost)
+        except StoreError:
+            ghost.late = True
+            self._wait(ghost)
+            raise
+
+    def _haunt(self, ghost: Ghost) -> None:
+        self._ghosts[ghost.key] = ghost
+        if not ghost.moving:  # else it goes when its heir is in the store
+            self._wait(ghost)
+
+    def _wait(self, ghost: Ghost) -> None:
+        ghost.waiting = trio.CancelScope()
+        self._background.start(self._wait_and_delete, ghost, ghost.waiting)
 
     async def _wait_and_delete(self, ghost: Ghost, waiting: trio.CancelScope) -> None:
-        pause = GRACE
+        pause = self._grace
         while True:
             with waiting:
                 await trio.sleep(pause)
@@ -155,7 +248,20 @@ class DeferredDeletes:
                 await self._store.delete_record(ghost.key)
             if self._ghosts.get(ghost.key) is ghost:
                 del self._ghosts[ghost.key]
-                ghost.folder.removals[ghost.component] = trio.current_time()
+                ghost.waiting.cancel()
+                self._note_removal(ghost)
+                self._settled(ghost.key)
+
+    def _note_removal(self, ghost: Ghost) -> None:
+        """Let no page that was asked for before bring the name back."""
+        if names.encode(ghost.folder.path + ghost.component) == ghost.key:
+            ghost.folder.note_removal(ghost.component, trio.current_time())
+
+    def _settled(self, key: RecordKey) -> None:
+        try:
+            self._journal.settled(key)
+        except OSError as error:  # the next mount deletes it once more, unless somebody has written it since
+            log.warning("%s", error)
 
     async def _is_replaced(self, ghost: Ghost) -> bool:
         """Tell whether somebody has written the record since it was removed here, as far as validators tell."""

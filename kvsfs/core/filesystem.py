@@ -21,6 +21,7 @@ from kvsfs.core import descriptors, names
 from kvsfs.core.attributes import KeptAttributes
 from kvsfs.core.background import Background
 from kvsfs.core.compression import Compression
+from kvsfs.core.conflicts import Conflicts
 from kvsfs.core.content import Content
 from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.handles import FileHandle, FolderHandle, HandleTable
@@ -30,10 +31,13 @@ from kvsfs.core.kernel import KernelCaches
 from kvsfs.core.listing import Lister
 from kvsfs.core.local_only import LocalOnly
 from kvsfs.core.markers import Markers
+from kvsfs.core.moves import Moves
 from kvsfs.core.name_rules import NameRules
 from kvsfs.core.polling import Poller
 from kvsfs.core.records import Records
+from kvsfs.core.renames import Renames
 from kvsfs.core.requests import Changes, OpenFile
+from kvsfs.core.resuming import Resumption
 from kvsfs.core.tuning import Tuning
 from kvsfs.core.uploads import Uploads
 from kvsfs.core.usage import Usage
@@ -42,7 +46,7 @@ from kvsfs.core.xattrs import Xattrs
 from kvsfs.errors import FileError, RecordNotFound, StoreUnreachable
 from kvsfs.store.counting import CountingStore
 from kvsfs.store.protocol import Store
-from kvsfs.types import RecordKey, StoreInfo
+from kvsfs.types import StoreInfo
 
 
 class FileSystem:
@@ -76,24 +80,51 @@ class FileSystem:
         self._versions = Versions(
             store,
             self.inodes,
-            cache.blobs,
+            cache,
             self._attributes,
             kernel or KernelCaches(),
             nursery,
             tuning,
         )
-        self._local = LocalOnly(self.inodes, cache.blobs, self._attributes, self._rules)
+        self._local = LocalOnly(self.inodes, cache, self._attributes, self._rules)
+        self._deletes = DeferredDeletes(store, cache.journal, self._background, tuning.grace)
         self._lister = Lister(
-            store, self.inodes, self._versions, self._local, self._attributes, tuning.listing_ttl
+            store,
+            self.inodes,
+            self._versions,
+            self._local,
+            self._attributes,
+            self._deletes.hides,
+            tuning.listing_ttl,
         )
         self._local.restore(self.inodes.root)
-        self._deletes = DeferredDeletes(store, self._background)
         self._markers = Markers(store, self._lister, self._background)
         compression = Compression(cache.blobs, tuning.compress)
+        conflicts = Conflicts(store, self.inodes, keep_both=tuning.keep_both)
         self._records = Records(
-            store, self.inodes, self._versions, self._deletes, self._rules, compression, self._markers.filled
+            store,
+            self.inodes,
+            self._versions,
+            self._deletes,
+            conflicts,
+            compression,
+            self._markers.filled,
         )
-        self._uploads = Uploads(self._records, self._versions, self._background, tuning.close_timeout)
+        self._renames = Renames(
+            store, self.inodes, self._versions, self._deletes, self._records, self._rules, tuning
+        )
+        self._uploads = Uploads(self._records, self._versions, cache.journal, nursery, tuning)
+        self._moves = Moves(
+            self.inodes,
+            self._lister,
+            self._versions,
+            cache.journal,
+            self._deletes,
+            self._records,
+            self._uploads,
+            self._markers,
+        )
+        Resumption(self.inodes, self._versions, cache, self._deletes, self._uploads).resume()
         self.xattrs = Xattrs(store, self._versions, self._records)
         self._heads = Heads(self._versions, self._background) if tuning.exact_sizes else None
         if tuning.poll is not None:
@@ -179,6 +210,8 @@ class FileSystem:
         inode.gid = inode.gid if changes.gid is None else changes.gid
         inode.atime_ns = inode.atime_ns if changes.atime_ns is None else changes.atime_ns
         inode.mtime_ns = inode.mtime_ns if changes.mtime_ns is None else changes.mtime_ns
+        if isinstance(inode, File):
+            self._records.describe(inode)
         self._attributes.note(inode)
         return inode
 
@@ -193,7 +226,7 @@ class FileSystem:
             await content.truncate(size, file.key)
             self._versions.make_current(file, content)
             file.touch()
-            await self._uploads.now(file, content)
+            await self._uploads.close(file, content)
         finally:
             self._versions.release(file, content)
 
@@ -298,7 +331,7 @@ class FileSystem:
         if not handle.dirty:
             return
         if not self._opener_goes_on(handle):
-            await self._uploads.now(handle.file, handle.content)
+            await self._uploads.close(handle.file, handle.content)
         elif handle.file.handles > 1:
             for other in self._files:
                 other.answer_for(handle)
@@ -306,7 +339,7 @@ class FileSystem:
     async def fsync(self, fh: int) -> None:
         """Upload what the handle's file has that the store has not."""
         handle = self._files.get(fh)
-        await self._uploads.now(handle.file, handle.content)
+        await self._uploads.close(handle.file, handle.content)
 
     async def release(self, fh: int) -> None:
         """Close a handle; what is still dirty is uploaded in the background. No checkpoint."""
@@ -330,7 +363,7 @@ class FileSystem:
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, *, replace: bool
     ) -> None:
-        """Give a file another key. EXDEV for folders: `mv` then copies, record by record."""
+        """Give a file another key, or a folder's records. EXDEV where `mv` had better copy."""
         self._require_writable()
         folder, new_folder = self.inodes.folder(parent), self.inodes.folder(new_parent)
         inode = await self.lookup(parent, name)
@@ -340,13 +373,23 @@ class FileSystem:
         if target is not None and not replace:
             raise FileError(errno.EEXIST)
         if isinstance(inode, Folder):
-            raise FileError(errno.EXDEV)
-        if isinstance(target, Folder):
-            raise FileError(errno.EISDIR)
-        component = target.component if target else self._new_component(new_folder, new_name)
-        await self._records.rename(inode, new_folder, component, target)
-        await self._uploads.renamed(inode)
+            await self._rename_folder(inode, new_folder, new_name, target)
+        else:
+            if isinstance(target, Folder):
+                raise FileError(errno.EISDIR)
+            component = target.component if target else self._new_component(new_folder, new_name)
+            await self._renames.rename(inode, new_folder, component, target)
+            await self._uploads.renamed(inode)
         self._check_emptied(folder)
+
+    async def _rename_folder(
+        self, folder: Folder, parent: Folder, name: bytes, target: File | Folder | None
+    ) -> None:
+        if isinstance(target, File):
+            raise FileError(errno.ENOTDIR)
+        if target is not None:
+            await self.rmdir(parent.number, name)
+        await self._moves.rename(folder, parent, self._new_component(parent, name))
 
     async def mkdir(self, parent: int, name: bytes, mode: int) -> Folder:
         """Make a folder: here at once, in the store when something is in it or it stays empty. No checkpoint."""
@@ -387,23 +430,36 @@ class FileSystem:
 
     # --- the end ----------------------------------------------------------------------------------
 
-    async def drain(self) -> list[RecordKey]:
+    async def drain(self) -> None:
         """Upload all that is dirty, as the release of every handle would, and wait for what is under way.
 
-        Gives the records that were removed here and are still in the store.
+        What fails is not tried again: it is in the journal.
         """
-        self._uploads.stop_waiting()
         self._deletes.stop_waiting()
         for file, content in self._unstored():
             file.temporary = False
-            self._uploads.later(file, content)
+            if not self._uploads.has_given_up(file):
+                self._uploads.later(file, content)
+        await self._uploads.drain()
         await self._markers.settle()
         await self._background.idle()
-        return await self._deletes.settle()
+        await self._deletes.settle()
 
-    def set_aside(self) -> list[str]:
-        """Keep what no store took in `not-uploaded/` of the cache folder; the paths. No checkpoint."""
-        return [self._blobs.set_aside(content.blob) for _, content in self._unstored()]
+    def left(self) -> list[str]:
+        """Tell, for people, what the store does not have yet: the next mount goes on.
+
+        What was never closed is set aside. No checkpoint.
+        """
+        left = []
+        for file, content in self._unstored():
+            if content.closed:
+                left.append(f"{file.key} (not uploaded: {file.failure or 'no time'})")
+            else:
+                left.append(f"{file.key} (not uploaded: its bytes are in {content.set_aside()})")
+        left += [
+            f"{file.key} (still {file.origin} in the store)" for file in self.inodes.files() if file.origin
+        ]
+        return left + [f"{key} (removed here, still in the store)" for key in self._deletes.left()]
 
     def close(self) -> None:
         """Write what was learned and not written yet: the database may be closed then. No checkpoint."""

@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -17,6 +18,9 @@ from kvsfs.core import names
 from kvsfs.core.content import Content
 from kvsfs.errors import FileError, StoreError
 from kvsfs.types import RecordHead, RecordKey
+
+if TYPE_CHECKING:
+    from kvsfs.core.moves import Move
 
 ROOT = 1
 """The kernel's number of a mount's root (FUSE_ROOT_ID)."""
@@ -65,6 +69,8 @@ class File(Inode):
 
     key: RecordKey = field(kw_only=True)
     stored: bool = False
+    origin: RecordKey | None = None
+    """The key of the record that has the bytes, while the file has another name and the store knows nothing of it."""
     listed_size: int = 0
     """Stored bytes, as the last listing said."""
     head: RecordHead | None = None
@@ -80,17 +86,33 @@ class File(Inode):
     """What the kernel's cached pages of this inode were read from."""
     temporary: bool = False
     """Made to be renamed or removed soon: its close keeps the bytes here for a moment."""
-    failure: StoreError | None = None
+    failure: StoreError | OSError | None = None
     """Why the last upload failed; None since the store took the newest bytes."""
+    late: bool = False
+    """Its bytes come later than their close said: others have had time to write the record."""
     unanswered: set[int] = field(default_factory=set)
     """Sizes of versions that were sent since the last answer: one of them may be what the store has."""
     missed_at: float = -math.inf
     """When the store last said that there is no such record, while the file was open."""
     handles: int = 0
+    inherits: list[RecordKey] = field(default_factory=list)
+    """Keys of records that are gone here, and whose bytes it has."""
+    move: Move | None = None
+    """The rename of a folder that waits for it."""
     uploading: trio.CancelScope = field(default_factory=trio.CancelScope)
     """That of the upload under way: a removal does not wait for it."""
     remote: trio.Lock = field(default_factory=trio.Lock)
     """Held around everything that changes the record or decides which version `content` is."""
+
+    @property
+    def record_key(self) -> RecordKey:
+        """The key of the record to read the bytes from."""
+        return self.key if self.origin is None else self.origin
+
+    @property
+    def in_store(self) -> bool:
+        """Whether there is a record to read the bytes from."""
+        return self.stored or self.origin is not None
 
     @property
     def size(self) -> int:
@@ -319,6 +341,41 @@ class InodeTable:
         file.parent, file.component, file.key = parent, component, key
         parent.files[component] = file
         parent.removals.pop(component, None)
+
+    def move_folder(self, folder: Folder, parent: Folder, component: bytes) -> None:
+        """Give a folder another name, which nothing else has: all keys below it change."""
+        if folder.parent is not None:
+            del folder.parent.folders[folder.component]
+        folder.parent, folder.component = parent, component
+        parent.folders[component] = folder
+        parent.removals.pop(component + b"/", None)
+        self._move_below(folder, parent.path + component + b"/")
+
+    def _move_below(self, folder: Folder, path: bytes) -> None:
+        folder.path, folder.prefix, folder.changed_at = path, names.encode_prefix(path), math.inf
+        folder.removals.clear()
+        for file in folder.files.values():
+            file.key, file.changed_at = names.encode_local(path + file.component), math.inf
+        for below in folder.folders.values():
+            self._move_below(below, path + below.component + b"/")
+
+    def folder_at(self, path: bytes) -> Folder:
+        """Give the folder that holds a raw path, made with those above it where they are not known."""
+        folder = self.root
+        for component in path.split(b"/")[:-1]:
+            folder = folder.folders.get(component) or self.add_folder(folder, component)
+        return folder
+
+    def find(self, key: RecordKey) -> File | None:
+        """Find the file that is known under a key."""
+        folder = self.root
+        *above, component = names.decode(key).split(b"/")
+        for name in above:
+            below = folder.folders.get(name)
+            if below is None:
+                return None
+            folder = below
+        return folder.files.get(component)
 
     def looked_up(self, inode: Inode) -> None:
         """Count one lookup: the kernel was told of the inode."""

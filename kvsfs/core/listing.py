@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -70,9 +71,12 @@ class Lister:
         versions: Versions,
         local: LocalOnly,
         attributes: KeptAttributes,
+        is_hidden: Callable[[str], bool],
         ttl: float,
     ) -> None:
+        """`is_hidden` tells which keys are gone here, though the store has them still."""
         self._store = store
+        self._is_hidden = is_hidden
         self._inodes = inodes
         self._versions = versions
         self._local = local
@@ -100,6 +104,14 @@ class Lister:
         if not folder.unknown_to_store:
             await self._look_up(folder, self._current(folder), _component_of(name))
         return folder.child(name)
+
+    async def know_all(self, folder: Folder) -> None:
+        """Know every name below a folder. Raises StoreError. Checkpoints for each page."""
+        listing = self._current(folder)
+        while not listing.complete:
+            await self._advance(folder, listing)
+        for below in list(folder.folders.values()):
+            await self.know_all(below)
 
     async def is_empty(self, folder: Folder) -> bool:
         """Tell whether nothing but a marker is in a folder, here or in the store. Raises StoreError."""
@@ -212,9 +224,11 @@ class Lister:
             if listing.pages != pages or listing.complete:
                 return
             seen = _Seen(listing, trio.current_time())
-            page = await self._store.list_keys(
-                prefix=folder.prefix or None, exclusive_start_key=listing.cursor
-            )
+            prefix = folder.prefix
+            page = await self._store.list_keys(prefix=prefix or None, exclusive_start_key=listing.cursor)
+            if folder.prefix != prefix:  # renamed meanwhile: this pass is of no use any more
+                listing.complete = True
+                return
             listing.took += trio.current_time() - seen.requested_at
             for entry in page.items:
                 self._see(folder, entry, seen)
@@ -229,6 +243,8 @@ class Lister:
                 self._sweep(folder, listing)
 
     def _see(self, folder: Folder, entry: KeyEntry, seen: _Seen) -> None:
+        if self._is_hidden(entry.key):
+            return
         if not names.is_key(entry.key) or not entry.key.startswith(folder.prefix):
             log.warning("the store lists %r, which is no key of this folder: not shown", entry.key)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 
-from kvsfs.cache.blobs import BlobFolder
+from kvsfs.cache.folder import CacheFolder
 from kvsfs.core import names
 from kvsfs.core.attributes import KeptAttributes
 from kvsfs.core.content import Content
@@ -21,10 +21,11 @@ class LocalOnly:
     """
 
     def __init__(
-        self, inodes: InodeTable, blobs: BlobFolder, attributes: KeptAttributes, rules: NameRules
+        self, inodes: InodeTable, cache: CacheFolder, attributes: KeptAttributes, rules: NameRules
     ) -> None:
         self._inodes = inodes
-        self._blobs = blobs
+        self._cache = cache
+        self._blobs = cache.blobs
         self._attributes = attributes
         self._rules = rules
 
@@ -34,7 +35,7 @@ class LocalOnly:
 
     def new_content(self, folder: Folder, name: bytes) -> Content:
         """Make content for a new file. Raises OSError."""
-        content = Content(self._blobs, self._blobs.create_local(folder.shown_path(name)))
+        content = Content(self._cache, self._blobs.create_local(folder.shown_path(name)))
         content.local_only = True
         return content
 
@@ -62,7 +63,7 @@ class LocalOnly:
             file.changed_at = math.inf
             file.mtime_ns = file.ctime_ns = os.stat(blob.path).st_mtime_ns
             blob.acquire()
-            file.content = Content(self._blobs, blob)
+            file.content = Content(self._cache, blob)
             file.content.local_only = True
             file.content.release()
             restored.append(file)

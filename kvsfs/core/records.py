@@ -1,26 +1,33 @@
-"""What changes the store: a file's bytes become a record, a record goes, a record gets another key."""
+"""What changes the store: a file's bytes become a record, a record goes, a record gets another type."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import math
+import os
+import stat
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
 
-from kvsfs.core import content_types, names
+from kvsfs.cache.blobs import Blob
+from kvsfs.cache.journal import Base, Closed
+from kvsfs.core import content_types
 from kvsfs.core.compression import Compression
+from kvsfs.core.conflicts import Conflicts
 from kvsfs.core.content import Content
-from kvsfs.core.deletes import DeferredDeletes, Ghost
+from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.fetching import AHEAD_BYTES
 from kvsfs.core.inodes import File, Folder, InodeTable
-from kvsfs.core.name_rules import NameRules
 from kvsfs.core.versions import Versions
-from kvsfs.errors import FileError, RecordChanged, StoreError, StoreUnreachable
+from kvsfs.errors import FileError, StoreError, StoreUnreachable
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordHead, RecordKey
+
+log = logging.getLogger(__name__)
 
 TYPE_SAMPLE_BYTES = 64 * 1024
 """How much of a file is looked at to guess its type: magic numbers sit in the first KiB, text needs a fair
@@ -28,7 +35,7 @@ sample."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
+class Sent:
     """A version of a file's bytes that the store has taken."""
 
     content: Content
@@ -53,36 +60,47 @@ class Records:
         inodes: InodeTable,
         versions: Versions,
         deletes: DeferredDeletes,
-        rules: NameRules,
+        conflicts: Conflicts,
         compression: Compression,
-        filled: Callable[[Folder], None],
+        filled: Callable[[Folder | None], None],
     ) -> None:
         """Tell `filled` of each folder in which the store has a new record."""
-        self._deletes = deletes
-        self._attributes = versions.attributes
-        self._rules = rules
-        self._compression = compression
-        self._filled = filled
+        self.attributes = versions.attributes
+        self.filled = filled
         self._store = store
         self._inodes = inodes
         self._versions = versions
+        self._deletes = deletes
+        self._conflicts = conflicts
+        self._compression = compression
+        deletes.secure = self.secure
 
-    async def upload(self, file: File, content: Content, *, again: bool = False) -> None:
-        """Store the newest bytes of `content`, unless the store has them or the file was removed.
+    # --- the journal ------------------------------------------------------------------------------
+
+    def keep(self, file: File, content: Content) -> None:
+        """Journal the bytes of `content`, which must be complete, as closed, unless they are. Raises OSError."""
+        if content.dirty and not content.closed:
+            content.keep(_closed(file, content.blob))
+
+    def describe(self, file: File) -> None:
+        """Journal the name and the attributes that a closed version has by now. Raises OSError."""
+        if file.content is not None and file.content.kept is not None:
+            file.content.describe(_closed(file, file.content.kept.blob))
+
+    # --- operations -------------------------------------------------------------------------------
+
+    async def upload(self, file: File, content: Content) -> None:
+        """Store the closed version of `content`, unless the store has it or the file was removed.
 
         The caller uses the content. It becomes the file's current one, if another one was opened since. A removal
-        ends it. Trying `again`, after somebody was told that it failed, raises RecordChanged if somebody else
-        has written the record meanwhile.
+        ends it; a rename begins it anew, under the new name. A record under another key that the bytes came from is
+        deleted after that.
         """
-        async with file.remote:
-            if not content.dirty or file.removed:
-                return
-            with trio.CancelScope() as file.uploading:
-                if again:
-                    await self._require_unchanged(file)
-                self._versions.make_current(file, content)
-                await self._deletes.exhume(file.key)
-                await self._put(file, content)
+        while not file.removed and (content.dirty or file.origin is not None):
+            async with file.remote:
+                with trio.CancelScope() as file.uploading:
+                    await self._upload(file, content)
+                    return
 
     async def retype(self, file: File, content_type: str) -> None:
         """Store the record's bytes again, with another content type. Raises FileError(ESTALE) if it is gone."""
@@ -90,7 +108,7 @@ class Records:
         before = file.content_type, file.type_guessed
         try:
             async with file.remote:
-                _require_name(file)
+                require_name(file)
                 file.content_type, file.type_guessed = content_type, False
                 await self._put(file, content)
         except BaseException:
@@ -103,194 +121,69 @@ class Records:
         """Delete the record, if there is one, and take the name away: of an open file after the grace."""
         file.uploading.cancel()
         async with file.remote:
-            await self._keep_for_readers(file)
+            await self.keep_for_readers(file)
             if file.stored and file.handles and file.parent is not None:
                 self._deletes.bury(file)
             elif file.stored:
                 await self._store.delete_record(file.key)
-            self._take_name(file)
+            origin = file.origin
+            self.take_name(file)
+        if origin is not None:
+            with suppress(StoreError):  # it is journalled, and tried again
+                await self._deletes.delete_now(origin)
 
-    async def rename(self, file: File, folder: Folder, component: bytes, target: File | None) -> None:
-        """Give a file another name, in the place of `target`.
-
-        A record is PUT under its new key and then deleted under the old one: at no moment does neither name
-        hold the bytes. When the DELETE fails both do, and the error is raised. A file that the store does not
-        have only moves, as long as it is open: its last close uploads it. Under a temporary name it stays here,
-        and its record is deleted after the grace. (Two locks at once are safe: the kernel lets
-        no two renames of the same names cross, and nothing else holds two.)
-        """
+    async def secure(self, file: File) -> None:
+        """Have the bytes of a moving file here, in the journal: the record that has them is about to be replaced."""
         content = await self._versions.acquire(file)
-        if target is not None:
-            target.uploading.cancel()
         try:
-            async with file.remote, nullcontext() if target is None else target.remote:
-                _require_name(file)
-                await self._rename(file, folder, component, target)
+            async with file.remote:
+                if file.origin is not None and not file.removed:
+                    await self.keep_here(file, content)
         finally:
             self._versions.release(file, content)
 
-    async def _put(self, file: File, content: Content) -> None:
-        """Store the current bytes under the file's key. The lock is held."""
-        try:
-            sent = await self._send(file, content, file.key, file.component)
-        except (StoreUnreachable, trio.Cancelled):
-            file.stored = True  # for all we know: an unlink must delete it, or it would come back
-            raise
-        _confirm(file, sent)
-        if file.parent is not None:
-            self._filled(file.parent)
-        self._attributes.note(file)
+    # --- their parts; the lock is held, the content in use ------------------------------------------
 
-    async def _send(self, file: File, content: Content, key: RecordKey, component: bytes) -> _Sent:
-        """Store the current bytes under a key. The lock is held, the content in use."""
+    async def send(self, file: File, content: Content, key: RecordKey, component: bytes) -> Sent:
+        """Store the closed version under a key; of clean content the bytes that are there."""
         try:
             await content.complete_blob()
-            content_type = await self._type_for_upload(file, content, component)
-            version = content.version
-            with content.frozen() as blob:
-                size = blob.size
+            await self.learn_type(file)
+            with content.frozen() as (blob, version):
+                content_type = _type_for_upload(file, blob, component)
                 async with self._compression.body(blob, content_type) as (body, encoding):
                     if encoding is None:  # else its headers will not tell its length
-                        file.unanswered.add(size)
+                        file.unanswered.add(blob.size)
                     head = await self._store.set_record(
                         key, body, content_type=content_type, content_encoding=encoding
                     )
+                    return Sent(content, version, blob.size, body.length, head)
         except StoreError as error:
             file.failure = error
             raise
-        return _Sent(content, version, size, body.length, head)
 
-    async def _type_for_upload(self, file: File, content: Content, component: bytes) -> str:
-        """Keep the record's type; guess one for a new record, and again while it was only guessed."""
-        await self._learn_type(file)
-        if file.content_type is None or file.type_guessed:
-            sample = content.blob.pread(TYPE_SAMPLE_BYTES, 0)
-            whole = content.size <= TYPE_SAMPLE_BYTES
-            file.content_type = content_types.guess(component, sample, whole=whole)
-            file.type_guessed = True
-        return file.content_type
-
-    async def _require_unchanged(self, file: File) -> None:
-        """Raise RecordChanged when the record is neither what we started from nor, by its size, what we sent.
-
-        Without validators there is nothing to tell it by. The lock is held.
-        """
-        head = await self._store.head_record(file.key)
-        if head is None or head.validator is None or head.length in file.unanswered:
-            return
-        if file.head is None:  # never asked for: all that is known of what was there is its listed size
-            unchanged = file.listed_size > 0 and head.length in (None, file.listed_size)
-        else:
-            unchanged = file.head.validator == head.validator
-        if not unchanged:
-            raise RecordChanged(
-                f"{file.key} was written by somebody else since our upload failed: not replaced"
-            )
-
-    async def _learn_type(self, file: File) -> None:
-        """Ask for the type of a record that is about to be replaced, unless it is known. The lock is held.
+    async def learn_type(self, file: File) -> None:
+        """Ask for the type of a record that is about to be replaced, unless it is known.
 
         That of an empty record which nobody could tell (`touch`) is no better than a guess.
         """
-        if file.content_type is not None or not file.stored:
+        if file.content_type is not None or not file.in_store:
             return
-        head = await self._store.head_record(file.key)
+        head = await self._store.head_record(file.record_key)
         if head is not None and file.content_type is None:
             file.head = file.head or head
             file.content_type = head.content_type
             file.type_guessed = not file.listed_size and head.content_type == content_types.UNKNOWN
 
-    async def _rename(self, file: File, folder: Folder, component: bytes, target: File | None) -> None:
-        key, name = self._rules.key(folder, component), names.display(component)
-        ghost = await self._deletes.exhume(key)
-        was_local = file.local_only
-        try:
-            await self._inherit_type(file, target or ghost)
-            if target is not None:
-                await self._keep_for_readers(target)
-            local_only = self._rules.is_local_only(folder, name)
-            if file.content is not None and was_local and not local_only:
-                file.content.make_ours(key)
-                file.content.closed_version = file.content.version
-            stays = self._rules.is_temporary(name) or local_only
-            sends = not stays and (file.stored or _is_closed(file))
-            if sends:
-                await self._send_under(file, key, folder, component)
-            elif file.stored:
-                await self._keep_here(file, key)
-        except BaseException:
-            self._deletes.put_back(ghost)
-            if was_local and file.content is not None and file.parent is not None:
-                file.content.make_local(file.parent.shown_path(names.display(file.component)))
-            raise
-        in_store = sends or ghost is not None or (target is not None and target.stored)
-        self._move(file, folder, component, key, target)
-        if sends:
-            self._filled(folder)
-        else:  # what the store has under this key is not what it had under the other
-            file.head = None if target is None else target.head
-            file.listed_size = 0 if target is None else target.listed_size
-            file.unanswered.clear()
-        file.stored, file.temporary = in_store, self._rules.is_temporary(name)
-        file.changed_at = trio.current_time() if sends else math.inf
-        self._attributes.note(file)
+    async def keep_here(self, file: File, content: Content) -> None:
+        """Fetch a record's bytes and journal them: they are ours alone from now on."""
+        await content.complete_blob()
+        content.make_ours(file.key)
+        self.keep(file, content)
+        await content.make_durable()
+        self._deletes.secured(file)
 
-    def _move(
-        self, file: File, folder: Folder, component: bytes, key: RecordKey, target: File | None
-    ) -> None:
-        """Give a file its new name here, in the place of `target`."""
-        name = names.display(component)
-        if target is not None:
-            self._take_name(target)
-        if self._rules.is_local_only(folder, name) and file.content is not None:
-            file.content.make_local(folder.shown_path(name))
-        if file.parent is not None:
-            file.parent.note_removal(file.component, trio.current_time())
-        seen = folder.files.get(component)
-        if seen is not None:  # a listing found the new record before we were done
-            self._inodes.detach(seen)
-        self._attributes.forget(file)
-        self._inodes.move(file, folder, component, key)
-
-    async def _send_under(self, file: File, key: RecordKey, folder: Folder, component: bytes) -> None:
-        """Store a file under another key, and delete the record that it had."""
-        content = self._versions.hold(file)
-        try:
-            sent = await self._send(file, content, key, component)
-            if file.stored:
-                await self._delete_old(file, folder)
-            _confirm(file, sent)
-        finally:
-            self._versions.release(file, content)
-
-    async def _keep_here(self, file: File, key: RecordKey) -> None:
-        """Take a record's bytes out of the store, for a temporary name: they are ours alone from now on."""
-        content = self._versions.hold(file)
-        try:
-            await content.complete_blob()
-            content.make_ours(key)
-            await content.make_durable()
-            self._deletes.bury(file, heir=file)
-        finally:
-            self._versions.release(file, content)
-
-    async def _delete_old(self, file: File, folder: Folder) -> None:
-        try:
-            await self._store.delete_record(file.key)
-        except StoreError:
-            folder.listing = None  # the record is there under both keys: let the next listing show it
-            raise
-
-    async def _inherit_type(self, file: File, target: File | Ghost | None) -> None:
-        """Let a file that replaces another have that one's type, unless its own is more than a guess."""
-        if target is None or not (file.content_type is None or file.type_guessed):
-            return
-        if isinstance(target, File):
-            await self._learn_type(target)
-        if target.content_type is not None and not target.type_guessed:
-            file.content_type, file.type_guessed = target.content_type, False
-
-    async def _keep_for_readers(self, file: File) -> None:
+    async def keep_for_readers(self, file: File) -> None:
         """Fetch the rest of a file that is open and about to lose its record, if that is not too much.
 
         What cannot be fetched fails its readers: it is no reason to keep the record.
@@ -300,36 +193,56 @@ class Records:
             with suppress(StoreError):
                 await content.complete_blob()
 
-    def _take_name(self, file: File) -> None:
+    def take_name(self, file: File) -> None:
+        """Let no name lead to a file any more. No checkpoint."""
         if file.parent is not None:
             file.parent.note_removal(file.component, trio.current_time())
-        file.stored = False
-        self._attributes.forget(file)
+        file.stored, file.origin = False, None
+        if file.move is not None:
+            file.move.finished(file)
+        self.attributes.forget(file)
         self._inodes.detach(file)
+        with suppress(OSError):  # a removed record that came back by a crash is what remains
+            self._deletes.inherited(file)
         self._versions.drop(file)
 
+    async def _upload(self, file: File, content: Content) -> None:
+        if file.removed:
+            return
+        self._versions.make_current(file, content)
+        await self._deletes.exhume(file.key, by=file)
+        if content.dirty and await self._conflicts.settle(file, content):
+            return
+        await self._put(file, content)
+        await self._delete_origin(file)
 
-def _is_closed(file: File) -> bool:
-    """Tell whether a file has bytes that the store lacks, and no writer that is to close it yet.
+    async def _put(self, file: File, content: Content) -> None:
+        try:
+            sent = await self.send(file, content, file.key, file.component)
+        except (StoreUnreachable, trio.Cancelled):
+            file.stored = True  # for all we know: an unlink must delete it, or it would come back
+            raise
+        confirm(file, sent)
+        self.filled(file.parent)
+        self.attributes.note(file)
 
-    Its handle may still be there: RELEASE comes some time after the close.
-    """
-    content = file.content
-    return (
-        file.dirty and content is not None and (not file.handles or content.closed_version == content.version)
-    )
+    async def _delete_origin(self, file: File) -> None:
+        """Delete the record that a moved file's bytes came from, now that its own has them."""
+        origin, file.origin = file.origin, None
+        if file.move is not None:
+            file.move.finished(file)
+        if origin is not None:
+            try:
+                await self._deletes.delete_now(origin)
+            except StoreError as error:
+                log.warning("%s was renamed to %s, and is still in the store: %s", origin, file.key, error)
 
 
-def _require_name(file: File) -> None:
-    if file.removed:
-        raise FileError(errno.ESTALE)
-
-
-def _confirm(file: File, sent: _Sent) -> None:
+def confirm(file: File, sent: Sent) -> None:
     """Note that the store has a version, under the key that the file has or is about to get."""
     sent.content.confirm(sent.version)
     now = trio.current_time()
-    file.stored, file.failure = True, None
+    file.stored, file.failure, file.late = True, None, False
     file.unanswered.clear()
     file.changed_at = file.validated_at = now
     file.listed_size, file.length = sent.stored_size, sent.size
@@ -338,3 +251,39 @@ def _confirm(file: File, sent: _Sent) -> None:
     while folder is not None and folder.changed_at == math.inf and not folder.local_only:
         folder.changed_at = now
         folder = folder.parent
+
+
+def require_name(file: File) -> None:
+    """Raise FileError(ESTALE) for a file that no name leads to."""
+    if file.removed:
+        raise FileError(errno.ESTALE)
+
+
+def _type_for_upload(file: File, blob: Blob, component: bytes) -> str:
+    """Keep the record's type; guess one for a new record, and again while it was only guessed."""
+    if file.content_type is None or file.type_guessed:
+        sample = blob.pread(TYPE_SAMPLE_BYTES, 0)
+        whole = blob.size <= TYPE_SAMPLE_BYTES
+        file.content_type, file.type_guessed = content_types.guess(component, sample, whole=whole), True
+    return file.content_type
+
+
+def _closed(file: File, blob: Blob) -> Closed:
+    return Closed(
+        key=file.key,
+        blob=os.path.basename(blob.path),
+        content_type=file.content_type,
+        type_guessed=file.type_guessed,
+        base=_base(file),
+        mtime_ns=file.mtime_ns,
+        mode=stat.S_IMODE(file.mode),
+        uid=file.uid,
+        gid=file.gid,
+    )
+
+
+def _base(file: File) -> Base:
+    """Tell which version of a record a file's bytes replace."""
+    if file.origin is not None:  # what is known is of another record
+        return Base(file.stored, None, 0)
+    return Base(file.stored, None if file.head is None else file.head.validator, file.listed_size)

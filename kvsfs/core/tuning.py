@@ -21,6 +21,13 @@ class Tuning:
     revalidate: float = DEFAULTS.revalidate
     close_timeout: float = DEFAULTS.close_timeout
     cache_bytes: int = CACHE_BYTES
+    write_back: float | None = None
+    """How long a closed file may wait on disk; None: its close waits for the store."""
+    uploads: int = 8
+    """Uploads in the background at a time: of the client's 32 connections most stay for what somebody waits for."""
+    keep_both: bool = False
+    """Look before each upload whether somebody else has written the record since it was read."""
+    grace: float = GRACE
     read_only: bool = False
     strict_names: bool = False
     exact_sizes: bool = False

@@ -1,105 +1,194 @@
-"""When the bytes of a file go to the store."""
+"""When the bytes of a file go to the store, and what becomes of those that it does not take.
+
+At a close the bytes are journalled first; then they are uploaded while the process waits, or, of a temporary file and
+with `--write-back`, later. What fails and may heal is tried again for ever, what cannot heal stays as it is, `failed`.
+"""
 
 from __future__ import annotations
 
+import logging
+
 import trio
 
-from kvsfs.core.background import Background
+from kvsfs.cache.journal import Journal
+from kvsfs.cache.writeback import FIRST_PAUSE, WriteBack
 from kvsfs.core.content import Content
-from kvsfs.core.deferral import Deferral
 from kvsfs.core.inodes import File
 from kvsfs.core.records import Records
+from kvsfs.core.tuning import Tuning
 from kvsfs.core.versions import Versions
-from kvsfs.errors import StoreTimeout
+from kvsfs.errors import RecordTooLarge, RequestRefused, StoreError, StoreNotFound, StoreTimeout
 
-IN_BACKGROUND = 8
-"""Uploads in the background at a time: of the client's 32 connections most stay for what somebody waits for."""
+log = logging.getLogger(__name__)
 
 
 class Uploads:
-    """Uploads at a close, while the process waits; later, in the background; or after a grace.
-
-    Whoever calls uses the content.
-    """
+    """The uploads of one mount. Whoever calls uses the content."""
 
     def __init__(
-        self, records: Records, versions: Versions, background: Background, close_timeout: float
+        self, records: Records, versions: Versions, journal: Journal, nursery: trio.Nursery, tuning: Tuning
     ) -> None:
         self._records = records
         self._versions = versions
-        self._background = background
-        self._close_timeout = close_timeout
-        self._parallel = trio.CapacityLimiter(IN_BACKGROUND)
-        self._deferral = Deferral(self.later, background)
+        self._journal = journal
+        self._tuning = tuning
+        self._queue = WriteBack[File](self._attempt, tuning.uploads)
+        nursery.start_soon(self._queue.run)
 
-    async def now(self, file: File, content: Content) -> None:
-        """Have the newest bytes in the store when this returns; those of a temporary file on disk.
+    async def close(self, file: File, content: Content) -> None:
+        """Have the newest bytes in the store when this returns; where they may come later, on disk.
 
-        Raises StoreError, OSError; StoreTimeout when `close_timeout` is over: the process gets its error, and
-        the bytes stay.
+        Raises StoreError, OSError; StoreTimeout when `close_timeout` is over: the process gets its error, the bytes
+        stay, and are tried again.
         """
-        if content.local_only:
+        if content.local_only or not content.dirty:
             return
-        if file.temporary and not file.stored:
-            await self._deferral.hold(file, content)
-            if file.temporary:
-                return  # else it got its final name meanwhile
-        with trio.move_on_after(self._close_timeout) as scope:
-            await self._records.upload(file, content)
-        if scope.cancelled_caught:
-            message = f"{file.key} was not uploaded within {self._close_timeout:g} s"
-            file.failure = StoreTimeout(message)
-            raise file.failure
+        await self._keep(file, content)
+        delay = self._delay(file)
+        if delay is not None:
+            await content.make_durable()
+            if delay == self._delay(file):  # else it got its final name meanwhile
+                self._queue.put(file, delay)
+                return
+        await self._upload(file, content)
 
     async def renamed(self, file: File) -> None:
-        """Hold a file that was renamed to a temporary name. Raises OSError.
+        """Hold a file that was renamed and is not in the store under its new name. Raises OSError.
 
         Also where it replaced a record: the rename is done here by now, and must not fail for the network.
         """
         content = file.content
-        if content is None or not content.dirty or not file.temporary or self._deferral.holds(file):
+        if file.origin is not None:
+            await trio.to_thread.run_sync(self._journal.make_durable)
+        elif content is None or not content.dirty or not content.closed:
             return
-        content.acquire()
-        try:
-            await self._deferral.hold(file, content)
-        finally:
-            self._versions.release(file, content)
+        else:
+            content.acquire()
+            try:
+                await content.make_durable()
+            finally:
+                self._versions.release(file, content)
+        self._queue.put(file, self._tuning.grace if file.temporary else self._tuning.write_back or 0.0)
 
     async def hurry(self, file: File) -> None:
-        """Upload a held file now. Raises as `now`."""
+        """Upload a held file now. Raises as `close`."""
         content = file.content
         if content is None or not content.dirty:
             return
         file.temporary = False
         content.acquire()
         try:
-            await self.now(file, content)
+            await self._keep(file, content)
+            await self._upload(file, content)
         finally:
             self._versions.release(file, content)
 
     def released(self, file: File, content: Content) -> None:
-        """Take over what a handle leaves dirty at its release. No checkpoint.
+        """Take over what a handle leaves dirty at its release: pages of a shared mmap. No checkpoint.
 
-        Those are pages of a shared mmap, or what its close has just failed to upload: that is tried once more.
+        What was closed is uploaded, waits or has failed by now.
         """
-        if not self._deferral.holds(file):
+        if not content.closed:
             self.later(file, content)
 
-    def later(self, file: File, content: Content) -> None:
-        """Upload in the background; what fails is logged. No checkpoint."""
-        content.acquire()
-        self._background.start(self._upload_and_release, file, content)
+    def later(self, file: File, content: Content, delay: float = 0.0) -> None:
+        """Upload in the background as it is now; what fails is logged, and tried again. No checkpoint."""
+        content.owed = content.version
+        self._versions.make_current(file, content)
+        self._queue.put(file, self._delay(file) or delay)
 
-    def stop_waiting(self) -> None:
-        """End all graces: whoever calls this uploads all that is dirty. No checkpoint."""
-        self._deferral.stop()
+    def has_given_up(self, file: File) -> bool:
+        """Tell whether a file has failed in a way that does not heal by itself."""
+        return file.failure is not None and not _heals(file.failure) and file not in self._queue
 
-    async def _upload_and_release(self, file: File, content: Content) -> None:
+    def retry(self, file: File) -> None:
+        """Have a file that failed, or waits for its next attempt, tried now. No checkpoint."""
+        self._queue.put(file)
+
+    def next_attempt(self, file: File) -> float | None:
+        """Tell when a file is due (trio time); None when nothing is waiting for it."""
+        return self._queue.due_at(file)
+
+    async def drain(self) -> None:
+        """Have all that waits tried once, now, and wait for it."""
+        await self._queue.drain()
+
+    def _delay(self, file: File) -> float | None:
+        """Give how long a closed file may wait; None when its process waits for the store."""
+        if file.temporary and not file.stored:
+            return self._tuning.grace
+        return self._tuning.write_back
+
+    async def _keep(self, file: File, content: Content) -> None:
+        """Journal the newest bytes as closed. Those that are missing have to be fetched before."""
+        while not content.complete:
+            await content.complete_blob()
+        self._versions.make_current(file, content)
+        self._records.keep(file, content)
+
+    async def _upload(self, file: File, content: Content) -> None:
+        """Upload while a process waits."""
         try:
-            if file.temporary and not file.stored:
-                await self._deferral.hold(file, content)
-                return
-            async with self._parallel:
-                await self._records.upload(file, content, again=file.failure is not None)
-        finally:
-            self._versions.release(file, content)
+            with trio.move_on_after(self._tuning.close_timeout) as scope:
+                await self._records.upload(file, content)
+            if scope.cancelled_caught:
+                message = f"{file.key} was not uploaded within {self._tuning.close_timeout:g} s"
+                raise StoreTimeout(message)
+        except (StoreError, OSError) as error:
+            if self._failed(file, content, error):
+                self._queue.put(file, FIRST_PAUSE)
+            await _try_durable(content)
+            raise
+
+    async def _attempt(self, file: File) -> bool:
+        """Upload in the background; True when there is nothing more to do."""
+        try:
+            while not file.removed and (file.dirty or file.origin is not None):
+                file.temporary = False
+                content = await self._versions.acquire(file)  # of a moving file: from its old record
+                try:
+                    if not await self._try(file, content):
+                        return file.failure is not None and not _heals(file.failure)
+                    if content.dirty and not content.is_owed:
+                        return True  # written again meanwhile: its next close decides
+                finally:
+                    self._versions.release(file, content)
+        except (StoreError, OSError) as error:
+            log.warning("%s is not uploaded yet: %s", file.key, error)
+            return False
+        except Exception:
+            log.exception("uploading %s failed unexpectedly", file.key)
+            return False
+        return True
+
+    async def _try(self, file: File, content: Content) -> bool:
+        level = logging.WARNING if file.failure is None else logging.INFO  # each failure is told once
+        try:
+            if content.is_owed:
+                await self._keep(file, content)
+            if content.kept is not None or file.origin is not None:
+                await self._records.upload(file, content)
+        except (StoreError, OSError) as error:
+            log.log(level, "%s is not uploaded yet: %s", file.key, error)
+            self._failed(file, content, error)
+            return False
+        return True
+
+    def _failed(self, file: File, content: Content, error: StoreError | OSError) -> bool:
+        """Note a failed attempt; True when another one may do better."""
+        heals = _heals(error)
+        file.failure, file.late = error, True
+        content.note_failure(str(error), final=not heals)
+        return heals
+
+
+def _heals(error: StoreError | OSError) -> bool:
+    """Tell whether waiting can help: a refusal of these bytes under this key stands."""
+    return not isinstance(error, RecordTooLarge | RequestRefused | StoreNotFound)
+
+
+async def _try_durable(content: Content) -> None:
+    try:
+        await content.make_durable()
+    except OSError as error:
+        log.warning("bytes that the store did not take may not outlast a power failure: %s", error)

@@ -10,8 +10,9 @@ from email.utils import parsedate_to_datetime
 
 import trio
 
-from kvsfs.cache.blobs import BlobFolder
+from kvsfs.cache.blobs import Blob
 from kvsfs.cache.eviction import CleanBlobs
+from kvsfs.cache.folder import CacheFolder
 from kvsfs.core.attributes import KeptAttributes
 from kvsfs.core.content import Content
 from kvsfs.core.fetching import Fetch
@@ -38,7 +39,7 @@ class Versions:
         self,
         store: Store,
         inodes: InodeTable,
-        blobs: BlobFolder,
+        cache: CacheFolder,
         attributes: KeptAttributes,
         kernel: KernelCaches,
         nursery: trio.Nursery,
@@ -46,11 +47,12 @@ class Versions:
     ) -> None:
         self._store = store
         self._inodes = inodes
-        self._blobs = blobs
+        self._cache = cache
+        self._blobs = cache.blobs
         self.attributes = attributes
         """What of the files outlasts the mount."""
         self._clean = CleanBlobs[File](tuning.cache_bytes, _forget_content)
-        blobs.make_room = self._clean.make_room
+        cache.blobs.make_room = self._clean.make_room
         self._nursery = nursery
         self._revalidate = tuning.revalidate
         self._kernel = kernel
@@ -88,7 +90,15 @@ class Versions:
 
     def empty(self) -> Content:
         """Make content for a new file. Raises OSError."""
-        return Content(self._blobs, self._blobs.create())
+        return Content(self._cache, self._blobs.create())
+
+    def resumed(self, blob: Blob, row: int) -> Content:
+        """Make content of a closed version that an earlier mount has left. Raises OSError."""
+        blob.acquire()
+        content = Content(self._cache, blob)
+        content.resume(row)
+        content.release()
+        return content
 
     def make_current(self, file: File, content: Content) -> None:
         """Let content that was changed here be the file's newest version, whatever it was opened on."""
@@ -118,6 +128,8 @@ class Versions:
         """Let go of the content of a file that was removed; handles that are open keep it until they close."""
         if file.content is not None and file.content.local_only:
             file.content.blob.remove()  # now: its place is under its name, which another file may get
+        if file.content is not None:
+            file.content.abandon()
         if file.content is not None and not file.content.users:
             self._clean.take(file)
             self._discard(file, file.content)
@@ -175,7 +187,7 @@ class Versions:
 
         Raises StoreError; RecordNotFound when the record is gone.
         """
-        if file.content_type is None and file.stored:
+        if file.content_type is None and file.in_store:
             await self.learn_head(file)
 
     async def learn_head(self, file: File) -> None:
@@ -184,10 +196,10 @@ class Versions:
         Raises StoreError; RecordNotFound when the record is gone.
         """
         async with file.remote:
-            head = await self._store.head_record(file.key)
+            head = await self._store.head_record(file.record_key)
             if head is None:
                 self.vanished(file)
-                raise RecordNotFound(f"{file.key} is not in the store any more")
+                raise RecordNotFound(f"{file.record_key} is not in the store any more")
             file.content_type, file.type_guessed = head.content_type, False
             if file.content is None:
                 self._compare(file, head)
@@ -207,7 +219,7 @@ class Versions:
             if file.content is not None:
                 file.content.check_invariants()
             else:
-                assert file.stored or file.removed
+                assert file.in_store or file.removed
 
     def _is_current(self, file: File) -> bool:
         """Tell whether what is here needs no question: ours alone, or validated a moment ago."""
@@ -228,7 +240,7 @@ class Versions:
     async def _ask(self, file: File, old: Content | None) -> Content:
         known = file.head if old is not None and (old.complete or old.resumable) else None
         blob = self._blobs.create()
-        fetch = Fetch(self._store, file.key, blob, self._nursery)
+        fetch = Fetch(self._store, file.record_key, blob, self._nursery)
         try:
             modified = await fetch.open(known)
         except BaseException as error:
@@ -241,7 +253,7 @@ class Versions:
         changed_here = file.content is not old or file.dirty  # and so newer than any answer
         if modified and not changed_here:
             file.validated_at = trio.current_time()
-            return self._adopt(file, Content(self._blobs, blob, fetch))
+            return self._adopt(file, Content(self._cache, blob, fetch))
         if not changed_here:
             file.validated_at = trio.current_time()
         fetch.stop()
@@ -274,9 +286,11 @@ class Versions:
 
     def _discard(self, file: File, content: Content) -> None:
         if content.dirty and not file.removed:
-            kept = self._blobs.set_aside(content.blob)
-            log.warning("a version of %s that the store did not take is kept in %s", file.key, kept)
+            log.warning(
+                "a version of %s that the store did not take is kept in %s", file.key, content.set_aside()
+            )
         else:
+            content.abandon()
             content.blob.remove()
         if file.content is content:
             file.content = None

@@ -56,7 +56,7 @@ class Xattrs:
 
     async def list(self, inode: File | Folder) -> list[bytes]:
         """Give the names that backups should carry."""
-        has_type = isinstance(inode, File) and (inode.stored or inode.content_type is not None)
+        has_type = isinstance(inode, File) and (inode.in_store or inode.content_type is not None)
         return [MIME_TYPE] if has_type else []
 
     async def set(self, inode: File | Folder, name: bytes, value: bytes) -> None:
@@ -83,7 +83,7 @@ class Xattrs:
             inode.content_type = None
 
     async def _mime_type(self, file: File) -> str | None:
-        if not file.stored and file.content_type is None:
+        if not file.in_store and file.content_type is None:
             return None
         await self._versions.learn_type(file)
         return file.content_type
@@ -106,8 +106,9 @@ class Xattrs:
         if not content_types.is_valid(content_type):
             raise FileError(errno.EINVAL)
         uploading = file.content is not None and file.content.uploading  # with the type it had
-        if (file.dirty or not file.stored) and not uploading:
+        if (file.dirty or not file.in_store) and not uploading:
             file.content_type, file.type_guessed = content_type, False
+            self._records.describe(file)
             return
         await self._versions.learn_type(file)
         if file.content_type != content_type:

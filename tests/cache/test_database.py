@@ -14,7 +14,7 @@ from kvsfs.errors import CommandError, ExitCode
 def test_what_was_written_is_there_again(tmp_path: Path) -> None:
     path = str(tmp_path / "journal.db")
     database = Database(path)
-    database.connection.execute("INSERT INTO ghosts VALUES ('k', NULL, 0, NULL, NULL, 0)")
+    database.connection.execute("INSERT INTO ghosts VALUES ('k', NULL, 0, NULL, NULL, 0, 0)")
     database.make_durable()
     database.close()
     database = Database(path)

@@ -42,15 +42,15 @@ def test_what_was_set_holds_over_a_remount() -> None:
             for path in ("f", "d/f", "d", ""):
                 await set_attributes(m, path)
             for _ in range(2):  # the second finds what the first has read and not written
-                m.remount()
+                await m.remount()
                 for path in ("f", "d/f", "d", ""):
                     assert_set(await m.walk(path))
             await m.rename("f", "d/g")
-            m.remount()
+            await m.remount()
             await m.names("d")
             assert_set(await m.walk("d/g"))
             await m.other.put("f", b"bytes")
-            m.remount()
+            await m.remount()
             assert_untouched(m, await m.file("f"))
 
     on_mock_clock(main)
@@ -61,7 +61,7 @@ def test_the_time_of_a_write_holds_over_a_remount() -> None:
         async with mounted() as m:
             await m.write_file("f", b"bytes")
             written = (await m.file("f")).mtime_ns
-            m.remount()
+            await m.remount()
             assert (await m.file("f")).mtime_ns == written != m.fs.inodes.default_time_ns
 
     on_mock_clock(main)
@@ -74,7 +74,7 @@ def test_what_is_set_before_the_upload_is_kept_by_it() -> None:
             await m.fs.write(fh, 0, b"bytes")
             await set_attributes(m, "f")
             await m.close(fh)
-            m.remount()
+            await m.remount()
             assert_set(await m.walk("f"))
 
     on_mock_clock(main)
@@ -90,7 +90,7 @@ def test_what_is_set_on_bytes_that_the_store_never_got_is_not_kept() -> None:
             fh = await m.open("f", 2)
             await m.fs.write(fh, 0, b"new")
             await set_attributes(m, "f")
-            m.remount()
+            await m.remount()
             file = await m.file("f")
             assert file.mtime_ns == before
             assert_untouched(m, file)
@@ -106,7 +106,7 @@ def test_a_change_by_others_takes_back_what_was_set() -> None:
                 await set_attributes(m, "f")
                 await m.other.put("f", b"them")
                 if remounts:
-                    m.remount()
+                    await m.remount()
                 assert_set(await m.walk("f"))  # the listing cannot tell: the size is the same
                 assert await m.read_file("f") == b"them"
                 file = await m.file("f")
@@ -114,7 +114,7 @@ def test_a_change_by_others_takes_back_what_was_set() -> None:
                 assert noticed > TIME_NS
                 assert_untouched(m, file)
                 assert file.number in m.kernel.attributes
-                m.remount()
+                await m.remount()
                 assert (await m.file("f")).mtime_ns == noticed
 
     on_mock_clock(main)
@@ -126,16 +126,16 @@ def test_another_stored_size_takes_back_what_was_kept() -> None:
             await m.write_file("f", b"ours")
             await set_attributes(m, "f")
             await m.other.put("f", b"somebody else's")
-            m.remount()
+            await m.remount()
             for _ in range(2):
                 file = await m.file("f")
                 assert (file.mtime_ns, file.size) == (m.fs.inodes.default_time_ns, 15)
                 assert_untouched(m, file)
                 await m.other.put("f", b"ours")  # the row is gone, not only passed over
-                m.remount()
+                await m.remount()
                 assert (await m.file("f")).mtime_ns == m.fs.inodes.default_time_ns
                 await m.other.put("f", b"somebody else's")
-                m.remount()
+                await m.remount()
 
     on_mock_clock(main)
 
@@ -147,7 +147,7 @@ def test_lengths_types_and_encodings_are_known_after_a_remount() -> None:
             await m.other.put("f", stored, "text/x-log", "gzip")
             assert not (await m.file("f")).size_is_exact
             assert await m.read_file("f") == CONTENT
-            m.remount()
+            await m.remount()
             with m.costs(list_keys=1):
                 file = await m.file("f")
                 assert (file.size, file.size_is_exact) == (len(CONTENT), True)
@@ -164,7 +164,7 @@ def test_a_type_that_was_only_asked_for_is_known_after_a_remount() -> None:
             await m.other.put("f", b"bytes", "text/x-log")
             with m.costs(list_keys=1, head_record=1):
                 assert await m.mime_type("f") == b"text/x-log"
-            m.remount()
+            await m.remount()
             with m.costs(list_keys=1):
                 assert await m.mime_type("f") == b"text/x-log"
 
@@ -181,7 +181,7 @@ def test_a_kept_length_that_is_wrong_by_now_is_corrected_by_open() -> None:
             await m.read_file("f")
             other = bytes(len(stored))
             await m.other.put("f", other)
-            m.remount()
+            await m.remount()
             assert (await m.file("f")).size == len(CONTENT)
             assert await m.read_file("f") == other
             assert (await m.file("f")).size == len(other)
@@ -199,7 +199,7 @@ def test_a_removed_file_leaves_nothing_to_one_that_gets_its_name() -> None:
                 await trio.sleep(m.tuning.listing_ttl + 1)
                 assert await m.names() == []
                 await m.other.put("f", b"them")
-                m.remount()
+                await m.remount()
                 assert_untouched(m, await m.file("f"))
 
     on_mock_clock(main)
@@ -212,7 +212,7 @@ def test_a_removed_folder_leaves_nothing_to_one_that_gets_its_name() -> None:
             await set_attributes(m, "d")
             await m.rmdir("d")
             await m.other.put("d!2Ff", b"them")
-            m.remount()
+            await m.remount()
             folder = await m.walk("d")
             assert folder.mtime_ns == m.fs.inodes.default_time_ns
             assert stat.S_IMODE(folder.mode) == m.fs.inodes.ownership.folder_mode
@@ -225,10 +225,10 @@ def test_swap_files_keep_theirs() -> None:
         async with mounted() as m:
             await m.write_file(".f.swp", b"swap")
             await set_attributes(m, ".f.swp")
-            m.remount()
+            await m.remount()
             assert_set(await m.walk(".f.swp"))
             await m.write_file(".f.swp", b"newer")
-            m.remount()
+            await m.remount()
             file = await m.file(".f.swp")
             assert file.mtime_ns > TIME_NS
             assert stat.S_IMODE(file.mode) == 0o751
@@ -241,7 +241,7 @@ def test_what_is_out_of_a_row_s_reach_is_no_error() -> None:
         async with mounted() as m:
             await m.write_file("f", b"bytes")
             await set_attributes(m, "f", Changes(mtime_ns=2**63, mode=0o700))  # the year 2262
-            m.remount()
+            await m.remount()
             file = await m.file("f")
             assert file.mtime_ns == m.fs.inodes.default_time_ns
             assert stat.S_IMODE(file.mode) == 0o700
@@ -255,9 +255,9 @@ def test_a_mount_without_its_cache_folder_knows_what_the_store_knows() -> None:
             await m.write_file("f", b"bytes")
             await set_attributes(m, "f")
             path = m.blobs.path
-            m.unmount()
+            await m.end()
             shutil.rmtree(path)
-            m.mount(path)
+            await m.mount(path)
             assert (await m.file("f")).mtime_ns == m.fs.inodes.default_time_ns
             assert await m.read_file("f") == b"bytes"
 

@@ -12,7 +12,7 @@ import trio
 from kvsfs.cache.blobs import BlobFolder
 from kvsfs.core.compression import LEAST_BYTES, STEP_BYTES, Compression, is_compressible
 from kvsfs.core.tuning import Tuning
-from kvsfs.errors import RequestRefused
+from kvsfs.errors import StoreUnreachable
 from kvsfs.store.decoding import decoded
 from kvsfs.types import ContentEncoding, RecordKey
 from tests.support.mounted import Mounted, mounted, on_mock_clock
@@ -74,7 +74,7 @@ def test_a_compressible_file_is_stored_compressed_and_known_by_its_true_length(
             await trio.sleep(m.tuning.listing_ttl + 1)
             await m.names()  # another listing tells the stored size: it is not taken for somebody's change
             assert (await m.file("f.json")).size == len(TEXT)
-            m.remount()
+            await m.remount()
             assert await m.read_file("f.json") == TEXT
             m.fs.check_invariants()
 
@@ -122,7 +122,7 @@ def test_an_append_to_a_compressed_record_keeps_both() -> None:
     async def main() -> None:
         async with mounted(tuning=Tuning(compress="br")) as m:
             await m.write_file("log.txt", TEXT)
-            m.remount()
+            await m.remount()
             fh = await m.open("log.txt", os.O_WRONLY | os.O_APPEND)
             await m.fs.write(fh, 0, TEXT)
             await m.close(fh)
@@ -138,11 +138,11 @@ def test_no_cache_file_stays_behind_also_when_the_upload_fails() -> None:
             await m.write_file("f.txt", TEXT)
             clean = os.path.join(m.blobs.path, "clean")
             assert len(os.listdir(clean)) == 1
-            m.hooks.fail("set_record", RequestRefused("no"))
-            with pytest.raises(RequestRefused):
+            m.hooks.fail("set_record", StoreUnreachable("no"))
+            with pytest.raises(StoreUnreachable):
                 await m.write_file("f.txt", TEXT + b"more")
             await m.idle()
-            assert await m.other.records() == {"f.txt": TEXT + b"more"}  # tried again after the release
+            assert await m.other.records() == {"f.txt": TEXT + b"more"}  # tried again
             assert len(os.listdir(clean)) == 1
 
     on_mock_clock(main)

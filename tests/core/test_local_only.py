@@ -58,9 +58,9 @@ def test_a_local_only_file_costs_nothing_and_survives_a_remount() -> None:
                 await m.close(fh)
                 await trio.sleep(100)
                 await m.fs.drain()
-            assert m.fs.set_aside() == []
+            assert m.fs.left() == []
             assert await m.state(f"d/{SWAP}") == b"local-only"
-            m.remount()
+            await m.remount()
             assert await m.read_file(f"d/{SWAP}") == b"swap file"
             assert await m.read_file("#f#") == b"auto-save"
             assert sorted(await m.names()) == ["#f#", "d"]
@@ -93,10 +93,10 @@ def test_a_removed_local_only_file_does_not_come_back() -> None:
             await m.write_file(SWAP, b"another")
             assert await m.read_all(fh) == b"swap"
             await m.close(fh)
-            m.remount()
+            await m.remount()
             assert await m.read_file(SWAP) == b"another"
             await m.unlink(SWAP)
-            m.remount()
+            await m.remount()
             assert await m.names() == []
 
     on_mock_clock(main)
@@ -112,7 +112,7 @@ def test_a_local_only_file_that_gets_a_real_name_is_uploaded() -> None:
             assert await m.other.records() == {"f": b"recovered"}
             assert await m.mime_type("f") == b"text/csv"
             await m.fs.drain()
-            m.remount()
+            await m.remount()
             assert await m.names() == ["f"]
 
     on_mock_clock(main)
@@ -142,7 +142,7 @@ def test_a_record_that_gets_a_local_only_name_leaves_the_store_after_the_grace()
             await trio.sleep(GRACE + 1)
             assert await m.other.records() == {}
             await m.fs.drain()
-            m.remount()
+            await m.remount()
             assert await m.names() == ["#f#"]
             assert await m.read_file("#f#") == b"text"
 
@@ -162,7 +162,7 @@ def test_a_local_only_file_can_be_cut_renamed_and_replaced_by_its_like() -> None
                 await m.close(fh)
                 assert await m.names() == ["#b#"]
                 await m.write_file("#b#", b"cut")
-            m.remount()
+            await m.remount()
             assert await m.read_file("#b#") == b"cut"
             m.fs.check_invariants()
 
@@ -182,7 +182,7 @@ def test_patterns_of_ones_own_add_to_the_built_in_ones() -> None:
                 await m.rename("f.new", "f")
             await m.fs.drain()
             assert await m.other.records() == {"f": b"content"}
-            m.remount()
+            await m.remount()
             assert sorted(await m.names()) == [SWAP, "f", "f.lock"]
 
     on_mock_clock(main)
@@ -216,7 +216,7 @@ def test_a_trash_costs_nothing_and_survives_a_remount() -> None:
                 await m.names(f"{TRASH}/files")
                 await m.rmdir(f"{TRASH}/files")
                 await m.fs.drain()
-                m.remount()
+                await m.remount()
                 assert await m.read_file(f"{TRASH}/info/f.trashinfo") == b"[Trash Info]"
                 assert sorted(await m.names(TRASH)) == ["info", "log"]
                 m.fs.check_invariants()
@@ -275,7 +275,7 @@ def test_what_cannot_be_restored_stays_in_the_trash() -> None:
                 await m.rename(f"{TRASH}/files/f", "f")
             with m.costs():
                 await m.fs.drain()
-                m.remount()
+                await m.remount()
                 assert await m.read_file(f"{TRASH}/files/f") == b"text"
             assert await m.other.records() == {}
 
@@ -296,7 +296,7 @@ def test_the_trash_takes_names_that_no_key_can_hold() -> None:
             with pytest.raises(FileError) as refused:
                 await m.rename(f"{TRASH}/files/{long}/f g", "f g")
             assert refused.value.errno == errno.EINVAL
-            m.remount()
+            await m.remount()
             assert await m.read_file(f"{TRASH}/files/{path[:250]}") == b"text"
             assert await m.read_file(f"{TRASH}/files/{long}/f g") == b"deep"
             m.fs.check_invariants()
@@ -353,7 +353,7 @@ def test_a_removed_trash_does_not_come_back() -> None:
             await m.rmdir(TRASH)
             assert os.listdir(os.path.join(m.blobs.path, "local")) == []
             await m.idle()
-            m.remount()
+            await m.remount()
             assert await m.names() == []
             assert await m.other.records() == {}
 

@@ -44,7 +44,7 @@ def test_the_markers_of_all_folders_above_go_too() -> None:
             await with_marker(m, "a/b")
             assert sorted(await m.other.records()) == ["a!2Fb!2F"]
             await m.other.put("a!2F", b"", "application/x-directory")
-            m.remount()
+            await m.remount()
             await m.names()
             await m.names("a")
             await m.names("a/b")

@@ -427,7 +427,7 @@ class Alone:
         await self.finish()
         await self.m.fs.drain()
         await self.finish()
-        assert self.m.fs.set_aside() == []
+        assert self.m.fs.left() == []
         records = await self.m.other.records()
         markers = {key for key in records if key.endswith("!2F")}
         assert {k: v for k, v in records.items() if k not in markers} == {
@@ -448,7 +448,7 @@ class Alone:
             await self.op_close(0)
         await self.op_settle()
         kept = {path: await self.kept(path) for path in (*self.files, *self.folders)}
-        self.m.remount()
+        await self.m.remount()
         for path, node in self.files.items():
             node.number = (await self.m.walk(path)).number
             node.guessed = False
@@ -796,7 +796,7 @@ class Shared:
             await self.op_close(0)
         await self.m.fs.drain()
         await self.observe()
-        assert self.m.fs.set_aside() == []
+        assert self.m.fs.left() == []
         await trio.sleep(TUNING.listing_ttl + 1)
         records = await self.m.other.records()
         await self.m.idle()

@@ -106,10 +106,10 @@ def test_the_store_deleted_under_the_mount(mount: Mount, sandbox: Sandbox, store
             write(mounted.path / "new", b"y")
         with failing(errno.ENOENT):
             (mounted.path / "unread").read_bytes()
-        mounted.expect_log(r"in the background: record new: .*404")
-        mounted.expect_log("not uploaded: its bytes are kept in")
+        mounted.expect_log(r"left for the next mount of this store: new \(not uploaded: .*404")
         mounted.umount(ExitCode.NOT_ALL_UPLOADED)
-    assert kept(sandbox) == {"new": b"y"}
+    (folder,) = (sandbox.folder / "cache_home" / "kvsfs").iterdir()
+    assert [path.read_bytes() for path in (folder / "dirty").iterdir()] == [b"y"]
 
 
 def test_ls_of_a_deleted_store(mount: Mount, store: StoreApi) -> None:
@@ -132,7 +132,7 @@ def test_the_server_killed_under_the_mount_and_back_again(home: Home, sandbox: S
             assert (mounted.path / "read").read_bytes() == b"read"
             server.kill()
 
-            for pattern in ("flush", "open", "unlink", "rename", "readdir", "in the background"):
+            for pattern in ("flush", "open", "unlink", "rename", "readdir"):
                 mounted.expect_log(f"{pattern}: .*(the API|the store has not answered)")
             with failing(*UNREACHABLE, within=IN_TIME):
                 write(mounted.path / "new", b"written while it was away")
@@ -256,14 +256,26 @@ def test_what_no_store_takes_is_kept_and_told(home: Home, sandbox: Sandbox, toke
             mounted.run("ls")
             server.kill()
             mounted.expect_log("flush: ")
-            mounted.expect_log("in the background: ")
-            mounted.expect_log("not uploaded: its bytes are kept in")
+            mounted.expect_log(r"left for the next mount of this store: new \(not uploaded: ")
             with failing(*UNREACHABLE, within=IN_TIME):
                 write(mounted.path / "new", b"bytes")
             ended = sandbox.kvsfs("umount", str(mounted.path))
             assert ended.returncode == ExitCode.NOT_ALL_UPLOADED
             (line,) = ended.stderr.splitlines()
-            assert "not-uploaded/" in line
-            assert Path(line.split()[-1]).read_bytes() == b"bytes"
+            assert "new (not uploaded: " in line
             mounted.wait_for_exit(ExitCode.NOT_ALL_UPLOADED)
-    assert kept(sandbox) == {"new": b"bytes"}
+        with (
+            home.serving() as again,
+            client_of(again, token) as other,
+            mounted_store(sandbox, store.id, *options, token=token, server=again) as mounted,
+        ):
+            for pattern in (
+                "flush: ",
+                "left for the next mount of this store",
+                "1 files of an earlier mount",
+            ):
+                mounted.expect_log(pattern)
+            assert (mounted.path / "new").read_bytes() == b"bytes"
+            mounted.umount()
+            assert StoreApi(other, store.id).content("new") == b"bytes"
+    assert kept(sandbox) == {}

@@ -110,31 +110,47 @@ class Mounted:
         self.cache: CacheFolder
         self.fs: FileSystem
         self.nursery: trio.Nursery
+        """For what a test runs beside."""
+        self.hosts: trio.Nursery
         self.info: StoreInfo
         self.tuning: Tuning
         self.kernel = ToldKernel()
 
-    def remount(self) -> None:
-        """Begin again, knowing no more than the cache folder keeps."""
-        path = self.blobs.path
-        self.unmount()
-        self.mount(path)
-
-    def unmount(self) -> None:
-        self.fs.close()
-        self.cache.close()
-
-    def mount(self, path: str) -> None:
-        self.cache = CacheFolder(path)
+    async def mount(self, folder: str) -> None:
+        """Begin with what the cache folder holds."""
+        self.cache = CacheFolder(folder)
+        self._ended = trio.Event()
+        self._tasks = await self.hosts.start(self._host)
         self.fs = FileSystem(
             self.store,
             self.info,
             self.cache,
-            self.nursery,
+            self._tasks,
             tuning=self.tuning,
             ownership=Ownership(),
             kernel=self.kernel,
         )
+
+    async def end(self) -> None:
+        """Unmount, or stop at once as kill -9 does where nobody has drained."""
+        self.fs.close()
+        self._tasks.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await self._ended.wait()
+        self.cache.close()
+
+    async def remount(self) -> None:
+        """End, and begin again."""
+        await self.end()
+        await self.mount(self.blobs.path)
+
+    async def _host(self, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                task_status.started(nursery)
+                await trio.sleep_forever()
+        finally:
+            self._ended.set()
 
     @property
     def blobs(self) -> BlobFolder:
@@ -242,6 +258,9 @@ class Mounted:
     async def idle(self) -> None:
         """Wait for the background: uploads after a release, markers past their grace."""
         await self.fs._background.idle()
+        while len(self.fs._uploads._queue):  # noqa: ASYNC110 - on the mock clock
+            await trio.sleep(0.1)
+        await self.fs._background.idle()
 
 
 async def _inline(function: Callable[..., object], *args: object) -> object:
@@ -267,15 +286,15 @@ async def mounted(
     info = await stores.get_or_create("s")
     mount = Mounted(stores, info.id, hooks)
     with tempfile.TemporaryDirectory() as temporary, patch("trio.to_thread.run_sync", _inline):
-        async with trio.open_nursery() as nursery:
-            mount.nursery = nursery
+        async with trio.open_nursery() as hosts, trio.open_nursery() as nursery:
+            mount.hosts, mount.nursery = hosts, nursery
             mount.info, mount.tuning = info, tuning or Tuning()
-            mount.mount(folder or temporary)
+            await mount.mount(folder or temporary)
             try:
                 yield mount
             finally:
                 nursery.cancel_scope.cancel()
-        mount.unmount()
+                await mount.end()
 
 
 def errno_in(error: BaseException) -> int:

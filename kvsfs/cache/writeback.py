@@ -1,0 +1,149 @@
+"""Uploads that wait: until their delay is over, for a free place, or for the next attempt."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import trio
+
+T = TypeVar("T", bound=Hashable)
+
+FIRST_PAUSE = 1.0
+"""Seconds before the first repetition; the call itself has repeated its requests by then (store/retry.py)."""
+
+LONGEST_PAUSE = 60.0
+"""Seconds between attempts while the store cannot be reached: who comes back on line sees the uploads go on within a
+minute, and a laptop that is closed for a week does not wake the network in vain too often."""
+
+PATIENCE = 5.0
+"""Seconds in which `drain` tries again what fails: a store that has just come back is not missed."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    due: float
+    attempts: int = 0
+    running: trio.CancelScope | None = None
+    changed: bool = False
+    """Put again while it was running."""
+
+
+class WriteBack(Generic[T]):
+    """Calls `upload(item)` for each item that was put, when its time has come, at most `parallel` at once.
+
+    `upload` returns True when the item is settled, False when it is to be tried again later. An item is in here
+    once, however often it is put: what is uploaded is its newest state. `upload` must not raise; what it raises all
+    the same ends the task that `run` is.
+    """
+
+    def __init__(self, upload: Callable[[T], Awaitable[bool]], parallel: int) -> None:
+        self._upload = upload
+        self._places = trio.CapacityLimiter(parallel)
+        self._waiting: dict[T, _Waiting] = {}
+        self._due: list[tuple[float, int, T]] = []
+        self._order = itertools.count()
+        self._changed = trio.Event()
+        self._round: set[T] = set()
+        """Items that `drain` waits for."""
+        self._round_ends = -math.inf
+
+    def put(self, item: T, delay: float = 0.0) -> None:
+        """Have an item uploaded after `delay` seconds; one that waits already waits anew. No checkpoint."""
+        entry = self._waiting.setdefault(item, _Waiting(math.inf))
+        entry.due = trio.current_time() + delay
+        entry.changed = entry.running is not None
+        if entry.running is None:
+            self._schedule(item, entry.due)
+
+    def cancel(self, item: T) -> None:
+        """Forget an item; an upload of it that is running is cancelled. No checkpoint."""
+        entry = self._waiting.pop(item, None)
+        if entry is not None and entry.running is not None:
+            entry.running.cancel()
+        self._settled(item)
+
+    def due_at(self, item: T) -> float | None:
+        """Tell when an item's next attempt is due (trio time); None for one that is not waiting."""
+        entry = self._waiting.get(item)
+        return None if entry is None else entry.due
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._waiting
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(list(self._waiting))
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def run(self) -> None:
+        """Start what is due, for ever. Cancelled, it cancels the uploads that are running."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                if self._changed.is_set():  # else somebody waits on it
+                    self._changed = trio.Event()
+                now = trio.current_time()
+                while self._due and self._due[0][0] <= now:
+                    _, _, item = heapq.heappop(self._due)
+                    entry = self._waiting.get(item)
+                    if entry is not None and entry.running is None and entry.due <= now:
+                        entry.running = trio.CancelScope()
+                        nursery.start_soon(self._attempt, item, entry, entry.running)
+                with trio.move_on_at(self._due[0][0] if self._due else math.inf):
+                    await self._changed.wait()
+
+    async def drain(self) -> None:
+        """Have everything tried now, and wait until each item was settled, or has failed for `PATIENCE`."""
+        self._round_ends = trio.current_time() + PATIENCE
+        self._round = set(self._waiting)
+        for item in self._round:
+            self.hurry(item)
+        while self._round:
+            await self._changed.wait()
+
+    def hurry(self, item: T) -> None:
+        """Have an item that waits tried now. No checkpoint."""
+        entry = self._waiting.get(item)
+        if entry is not None and entry.running is None:
+            entry.due, entry.attempts = trio.current_time(), 0
+            self._schedule(item, entry.due)
+
+    async def _attempt(self, item: T, entry: _Waiting, scope: trio.CancelScope) -> None:
+        settled = False
+        with scope:
+            async with self._places:
+                entry.changed = False
+                settled = await self._upload(item)
+        entry.running = None
+        if self._waiting.get(item) is not entry:  # cancelled, and perhaps put anew since
+            return
+        if entry.changed:
+            entry.attempts = 0
+            self._schedule(item, entry.due)
+        elif settled:
+            del self._waiting[item]
+        else:
+            entry.attempts += 1
+            entry.due = trio.current_time() + _pause(entry.attempts)
+            self._schedule(item, entry.due)
+        if settled or entry.due >= self._round_ends:
+            self._settled(item)
+
+    def _schedule(self, item: T, due: float) -> None:
+        heapq.heappush(self._due, (due, next(self._order), item))
+        self._changed.set()
+
+    def _settled(self, item: T) -> None:
+        self._round.discard(item)
+        self._changed.set()
+
+
+def _pause(attempts: int) -> float:
+    longest = min(LONGEST_PAUSE, FIRST_PAUSE * math.ldexp(1.0, min(attempts - 1, 10)))
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret

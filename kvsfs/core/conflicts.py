@@ -1,0 +1,134 @@
+"""What happens when somebody else has written a record since the copy that was edited here was read.
+
+The API has no conditional PUT: the record is asked about just before, and whoever writes between that answer and our
+PUT is overwritten. Where nobody was told that the bytes are safe, the last writer wins and nothing is asked.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import socket
+import time
+
+import trio
+
+from kvsfs.cache.blobs import Blob
+from kvsfs.core import content_types, names
+from kvsfs.core.content import Content
+from kvsfs.core.inodes import File, Folder, InodeTable
+from kvsfs.errors import FileError
+from kvsfs.store.bodies import FileBody
+from kvsfs.store.protocol import Store
+from kvsfs.types import RecordHead
+
+log = logging.getLogger(__name__)
+
+
+class Conflicts:
+    """Compares before uploads that come late, and before all of them with `keep_both`.
+
+    Both methods are called with the file's `remote` lock held, and raise StoreError, OSError.
+    """
+
+    def __init__(self, store: Store, inodes: InodeTable, *, keep_both: bool) -> None:
+        self._store = store
+        self._inodes = inodes
+        self._keep_both = keep_both
+
+    async def settle(self, file: File, content: Content) -> bool:
+        """Tell whether an upload is not to be done any more: its bytes are in the store, here or under another name."""
+        asks = file.late or self._keep_both or content.superseded
+        if not asks or file.origin is not None:
+            return False
+        head = await self._store.head_record(file.key)
+        if head is None or not (content.superseded or _is_anothers(file, head)):
+            return False
+        with content.frozen() as (blob, version):
+            if await self._has_these_bytes(file, head, blob):
+                log.info("%s is in the store already: an answer was lost", file.key)
+                content.confirm(version)
+                file.stored, file.head, file.length = True, head, blob.size
+            else:
+                await self._store_beside(file, blob)
+                content.confirm(version)
+                _show_the_other(file, content, head)
+        file.failure, file.late = None, False
+        file.unanswered.clear()
+        return True
+
+    async def _has_these_bytes(self, file: File, head: RecordHead, blob: Blob) -> bool:
+        """Compare a record with our bytes, unless its length tells: our own PUT may have come through unheard."""
+        if head.length not in (None, blob.size):
+            return False
+        place = 0
+        async with self._store.get_record(file.key) as stream:
+            assert stream is not None
+            async for piece in stream.chunks():
+                if blob.pread(len(piece), place) != piece:
+                    return False
+                place += len(piece)
+        return place == blob.size
+
+    async def _store_beside(self, file: File, blob: Blob) -> None:
+        """Store our bytes under a name of their own, beside the record."""
+        folder = file.parent
+        assert folder is not None
+        component = _name_beside(folder, file.component)
+        key = names.encode(folder.path + component)
+        kind = file.content_type or content_types.guess(file.component, blob.pread(64 * 1024, 0), whole=False)
+        await self._store.set_record(key, FileBody(blob.fd, blob.size), content_type=kind)
+        if component not in folder.files:  # else a listing was quicker
+            other = self._inodes.add_file(folder, component, key)
+            other.stored, other.changed_at = True, trio.current_time()
+            other.listed_size = other.length = blob.size
+            other.touch()
+        log.warning(
+            "%s was written by somebody else meanwhile: their version stays, ours is %s", file.key, key
+        )
+
+
+def _is_anothers(file: File, head: RecordHead) -> bool:
+    """Tell whether a record is neither what we started from nor, by its size, what we have sent.
+
+    Without validators only the size tells. Nothing is known of what was there when a record was replaced unread:
+    its listed size then has to do.
+    """
+    if head.length is not None and head.length in file.unanswered:
+        return False
+    if not file.stored and not file.unanswered:
+        return True  # there was none
+    if file.head is not None and None not in (file.head.validator, head.validator):
+        return file.head.validator != head.validator
+    return head.length is not None and head.content_encoding is None and head.length != file.listed_size
+
+
+def _show_the_other(file: File, content: Content, head: RecordHead) -> None:
+    """Forget what is known of a record: the next open fetches somebody else's version."""
+    file.stored, file.head, file.length = True, None, None
+    file.listed_size = file.listed_size if head.length is None else head.length
+    file.content_type, file.type_guessed = head.content_type, False
+    file.validated_at = -math.inf
+    file.changed_at = trio.current_time()
+    content.superseded = True
+
+
+def _name_beside(folder: Folder, component: bytes) -> bytes:
+    """Give a new component `NAME.conflict-HOST-TIME`, its NAME cut where a key would get too long."""
+    suffix = f".conflict-{socket.gethostname()}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}".encode()
+    for number in itertools.count(1):
+        candidate = _shortened(folder, component, suffix if number == 1 else suffix + b"-%d" % number)
+        if candidate not in folder.files and candidate not in folder.folders:
+            return candidate
+    raise AssertionError("unreachable")
+
+
+def _shortened(folder: Folder, component: bytes, suffix: bytes) -> bytes:
+    for length in range(len(component), 0, -1):
+        try:
+            names.encode(folder.path + component[:length] + suffix)
+        except FileError:
+            continue
+        return component[:length] + suffix
+    return suffix

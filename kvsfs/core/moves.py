@@ -1,0 +1,227 @@
+"""Renames of folders: every record below one gets another key, in the background, as the journal says."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from kvsfs.cache.journal import Journal
+from kvsfs.core import names
+from kvsfs.core.deletes import DeferredDeletes
+from kvsfs.core.inodes import File, Folder, InodeTable
+from kvsfs.core.listing import Lister
+from kvsfs.core.markers import Markers
+from kvsfs.core.records import Records, Sent, confirm
+from kvsfs.core.renames import REPLY_SECONDS
+from kvsfs.core.uploads import Uploads
+from kvsfs.core.versions import Versions
+from kvsfs.errors import FileError
+
+log = logging.getLogger(__name__)
+
+LISTING_SECONDS = 4.0
+"""For the names below a folder, which have to be known: some 200,000 at 50 ms a page. With more of them `mv` gets
+EXDEV, and copies."""
+
+PROGRESS_RECORDS = 100
+"""Records between two lines in the log."""
+
+
+@dataclass(slots=True, eq=False)
+class Move:
+    """A rename of a folder under way: the files that the store has under their old names still."""
+
+    old: bytes
+    new: bytes
+    """Raw paths."""
+    total: int
+    left: set[File]
+    done: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        if not self.left:
+            self.done.set()
+
+    def finished(self, file: File) -> None:
+        """Note that a file is where it belongs, or gone."""
+        self.left.discard(file)
+        file.move = None
+        moved = self.total - len(self.left)
+        if not self.left:
+            self.done.set()
+        if not self.left or moved % PROGRESS_RECORDS == 0:
+            log.info(
+                "renaming %s to %s: %d of %d records", _shown(self.old), _shown(self.new), moved, self.total
+            )
+
+
+class Moves:
+    """Renames folders: here at once, record by record in the store."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - a folder's rename concerns all of them
+        self,
+        inodes: InodeTable,
+        lister: Lister,
+        versions: Versions,
+        journal: Journal,
+        deletes: DeferredDeletes,
+        records: Records,
+        uploads: Uploads,
+        markers: Markers,
+    ) -> None:
+        self._inodes = inodes
+        self._lister = lister
+        self._versions = versions
+        self._journal = journal
+        self._deletes = deletes
+        self._records = records
+        self._uploads = uploads
+        self._markers = markers
+
+    async def rename(self, folder: Folder, parent: Folder, component: bytes) -> None:
+        """Give a folder another name, which no file and no folder has. Replies after a few seconds at most.
+
+        EXDEV where that is not to be had: too many names, or between what a store is to have and what not. The first
+        record is stored under its new key before anything changes: an error of the store (no permission, say) is
+        raised then, and all is as it was. What fails later is tried again, and shown as the files' state.
+        """
+        if parent.local_only or any(below.local_only for below in _folders(folder)):
+            raise FileError(errno.EXDEV)
+        path = parent.path + component + b"/"
+        with trio.move_on_after(LISTING_SECONDS) as listing:
+            await self._lister.know_all(folder)
+        if listing.cancelled_caught:
+            log.info("%s has too many records to be renamed at once: mv copies", _shown(folder.path))
+            raise FileError(errno.EXDEV)
+        started = trio.current_time()
+        sent = await self._send_first(folder, path)
+        async with _all_locked(folder):
+            _check_names(folder, path)
+            with self._journal.together():
+                move = self._rename_here(folder, parent, component, sent)
+        await trio.to_thread.run_sync(self._journal.make_durable)
+        for file in list(move.left):
+            self._uploads.retry(file)
+        with trio.move_on_at(started + REPLY_SECONDS):
+            await move.done.wait()
+
+    async def _send_first(self, folder: Folder, path: bytes) -> tuple[File, Sent] | None:
+        """Store one record under its new key, if that is quickly done."""
+        for file in _files(folder):
+            if file.stored and not file.dirty:
+                component, new = file.component, names.encode(path + _below(file, folder))
+                with trio.move_on_after(REPLY_SECONDS):
+                    content = await self._versions.acquire(file)
+                    try:
+                        async with file.remote:
+                            return file, await self._records.send(file, content, new, component)
+                    finally:
+                        self._versions.release(file, content)
+                return None
+        return None
+
+    def _rename_here(
+        self, folder: Folder, parent: Folder, component: bytes, sent: tuple[File, Sent] | None
+    ) -> Move:
+        """Change all names below a folder; no checkpoint."""
+        old, path, files = folder.path, parent.path + component + b"/", list(_files(folder))
+        self._leave_markers(folder)
+        for file in files:
+            self._leave(file, path + _below(file, folder))
+        if folder.parent is not None:
+            folder.parent.removals[folder.component + b"/"] = trio.current_time()
+        old_prefix = folder.prefix
+        self._inodes.move_folder(folder, parent, component)
+        self._records.attributes.moved_below(old_prefix, folder.prefix)
+        self._settle_in(folder)
+        for file in files:
+            self._arrive(file)
+        if sent is not None and not sent[0].dirty and sent[1].content is sent[0].content:
+            sent[0].origin = None
+            confirm(*sent)
+        left = {file for file in files if file.origin is not None}
+        move = Move(old, path, len(left), left)
+        for file in left:
+            file.move = move
+        return move
+
+    def _leave_markers(self, folder: Folder) -> None:
+        for below in _folders(folder):
+            if below.marker:
+                self._deletes.bury_marker(below)
+                below.marker = False
+
+    def _settle_in(self, folder: Folder) -> None:
+        """Let the names below a folder be all that is known of it: nothing was there before."""
+        for below in _folders(folder):
+            self._lister.made_empty(below)
+            if below.empty:
+                self._markers.emptied(below)
+
+    def _leave(self, file: File, path: bytes) -> None:
+        """Let a file be known under its new key; the record under the old one is deleted when it is not needed."""
+        if file.stored:
+            if not file.dirty:
+                file.origin = file.key
+            self._deletes.bury(file, heir=file, heir_key=names.encode_local(path))
+        if file.origin is None:
+            file.head, file.listed_size = None, 0
+        file.unanswered.clear()
+
+    def _arrive(self, file: File) -> None:
+        if file.local_only and file.content is not None and file.parent is not None:
+            file.content.make_local(file.parent.shown_path(file.parent.name_of(file)))
+        self._deletes.inherited(file)
+        self._records.describe(file)
+
+
+@asynccontextmanager
+async def _all_locked(folder: Folder) -> AsyncIterator[None]:
+    """Hold the locks of all files below a folder, so that no request under an old name is under way."""
+    held: set[File] = set()
+    try:
+        while new := set(_files(folder)) - held:
+            for file in new:
+                file.uploading.cancel()
+                await file.remote.acquire()
+                held.add(file)
+        yield
+    finally:
+        for file in held:
+            file.remote.release()
+
+
+def _check_names(folder: Folder, path: bytes) -> None:
+    """Raise FileError(ENAMETOOLONG) if a key would get too long."""
+    for below in _folders(folder):
+        names.encode_prefix(path + below.path[len(folder.path) :])
+    for file in _files(folder):
+        if not file.local_only:
+            names.encode(path + _below(file, folder))
+
+
+def _below(file: File, folder: Folder) -> bytes:
+    """Give a file's raw path from a folder on."""
+    assert file.parent is not None
+    return file.parent.path[len(folder.path) :] + file.component
+
+
+def _folders(folder: Folder) -> Iterator[Folder]:
+    """Give a folder and all below it."""
+    yield folder
+    for below in folder.folders.values():
+        yield from _folders(below)
+
+
+def _files(folder: Folder) -> Iterator[File]:
+    for below in _folders(folder):
+        yield from below.files.values()
+
+
+def _shown(path: bytes) -> str:
+    return "/" + path.decode(errors="replace").rstrip("/")
