@@ -36,7 +36,7 @@ class Markers:
         self._grace = GRACE
         self._waiting: dict[Folder, trio.CancelScope] = {}
         self._refused: set[Folder] = set()
-        """Whose marker could not be put: tried again when the mount ends, if not before."""
+        """Whose marker could not be put, or its answer was lost: tried again when the mount ends, if not before."""
         self._parallel = trio.CapacityLimiter(IN_PARALLEL)
 
     def emptied(self, folder: Folder) -> None:
@@ -49,7 +49,7 @@ class Markers:
     def filled(self, folder: Folder | None) -> None:
         """Note that the store has a new record, or the marker of a folder, in a folder. No checkpoint."""
         while folder is not None:
-            if folder.marker:
+            if self._may_be_marked(folder):
                 self._check_later(folder)
             folder = folder.parent
 
@@ -57,9 +57,8 @@ class Markers:
         """Delete a folder's marker, if the store has one. Raises StoreError."""
         self._stop_waiting(folder)
         async with folder.marker_request:
-            if folder.marker or folder in self._refused:  # the answer may have been lost
+            if self._may_be_marked(folder):
                 await self._delete(folder)
-                self._refused.discard(folder)
 
     async def settle(self) -> None:
         """Put and delete now what is waiting; from now on nothing waits any more. What fails is logged."""
@@ -83,9 +82,7 @@ class Markers:
     async def _wait_and_check(self, folder: Folder, scope: trio.CancelScope) -> None:
         with scope:
             await trio.sleep(self._grace)
-        if (
-            self._waiting.get(folder) is scope
-        ):  # else stopped, perhaps in the moment in which the grace was over
+        if self._waiting.get(folder) is scope:  # not stopped in the moment in which the grace was over
             del self._waiting[folder]
             await self._check(folder)
 
@@ -96,36 +93,40 @@ class Markers:
             async with self._parallel, folder.marker_request:
                 if folder.parent is None:
                     return
-                if folder.marker:
-                    await self._delete_if_kept(folder)
-                else:
-                    await self._put_if_empty(folder)
+                if not folder.marker and await self._lister.is_bare(folder):
+                    await self._put(folder)
+                elif self._may_be_marked(folder) and _is_kept(folder):
+                    await self._delete(folder)
+                    if folder.bare:  # since the request began
+                        self.emptied(folder)
+                if folder.changed_at == math.inf and folder not in self._waiting:
+                    folder.changed_at = trio.current_time()
         except StoreError as error:
-            if folder.marker:  # harmless: the next record in it has it looked at again
-                log.info("the marker of the folder /%s is still in the store: %s", shown, error)
-            else:
-                log.warning("the empty folder /%s is not in the store: %s", shown, error)
+            if not folder.marker:
                 self._refused.add(folder)
+            if folder.bare and not folder.marker:
+                log.warning("the empty folder /%s is not in the store: %s", shown, error)
+            else:  # harmless: the next record in it has it looked at again
+                log.info("the folder /%s has a marker beside its records: %s", shown, error)
 
-    async def _put_if_empty(self, folder: Folder) -> None:
-        if await self._lister.is_bare(folder) and not folder.marker:
-            key = names.encode(folder.path)
-            await self._store.set_record(key, BytesBody(b""), content_type=content_types.MARKER)
-            folder.marker, folder.marker_changed_at = True, trio.current_time()
-            self.filled(folder.parent if folder.bare else folder)
+    async def _put(self, folder: Folder) -> None:
+        key = names.encode(folder.path)
+        await self._store.set_record(key, BytesBody(b""), content_type=content_types.MARKER)
+        folder.marker, folder.marker_changed_at = True, trio.current_time()
         self._refused.discard(folder)
-        folder.changed_at = trio.current_time()
-
-    async def _delete_if_kept(self, folder: Folder) -> None:
-        if b"" in folder.files or not _is_kept(folder):
-            return  # the first: somebody's own record under the marker's key, shown as `!2F`
-        await self._delete(folder)
-        if folder.bare:  # since the request began
-            self.emptied(folder)
+        self.filled(folder.parent if folder.bare else folder)
 
     async def _delete(self, folder: Folder) -> None:
         await self._store.delete_record(names.encode(folder.path))
         folder.marker, folder.marker_changed_at = False, trio.current_time()
+        self._refused.discard(folder)
+
+    def _may_be_marked(self, folder: Folder) -> bool:
+        """Tell whether the store has a marker, or the answer that it took one may have been lost.
+
+        Somebody's own record under a marker's key (it is shown as `!2F`) is none.
+        """
+        return (folder.marker or folder in self._refused) and b"" not in folder.files
 
 
 def _is_kept(folder: Folder) -> bool:

@@ -222,3 +222,37 @@ def test_the_end_tries_refused_markers_once_more() -> None:
             assert list(await m.other.records()) == ["d!2F"]
 
     on_mock_clock(main)
+
+
+def test_a_marker_whose_answer_was_lost_goes_too() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            m.hooks.lose_answer("set_record", StoreUnreachable("no answer"))
+            await with_marker(m, "d")
+            assert list(await m.other.records()) == ["d!2F"]
+            await m.write_file("d/f", b"text")
+            await trio.sleep(GRACE + 1)
+            assert list(await m.other.records()) == ["d!2Ff"]
+
+    on_mock_clock(main)
+
+
+def test_a_marker_whose_answer_was_lost_while_its_folder_was_filled_goes_with_the_next_record() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.mkdir("d")
+            gate = m.hooks.hold("set_record", "d!2F")
+            m.hooks.lose_answer("set_record", StoreUnreachable("no answer"), "d!2F")
+            await gate.reached.wait()
+            await m.write_file("d/f", b"text")
+            gate.open()
+            await trio.sleep(2 * GRACE)
+            assert sorted(await m.other.records()) == ["d!2F", "d!2Ff"]
+            await m.write_file("d/f", b"more text")
+            await trio.sleep(2 * GRACE)
+            assert list(await m.other.records()) == ["d!2Ff"]
+            await m.unlink("d/f")
+            await trio.sleep(GRACE + 1)
+            assert list(await m.other.records()) == ["d!2F"]
+
+    on_mock_clock(main)
