@@ -19,7 +19,7 @@ from kvsfs.core.fetching import Fetch
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.kernel import KernelCaches
 from kvsfs.core.tuning import Tuning
-from kvsfs.errors import FileError, RecordNotFound
+from kvsfs.errors import FileError, RecordNotFound, StoreUnreachable
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordHead
 
@@ -59,6 +59,8 @@ class Versions:
 
     async def acquire(self, file: File) -> Content:
         """Give the file's current content; asks the store unless that is known to be current.
+
+        A copy that is here as a whole stands in for a store that is out of reach.
 
         Raises StoreError, OSError; RecordNotFound when the record is gone: no name leads to the file then,
         unless it is open. FileError(ESTALE) where none did before: what is written there would go nowhere,
@@ -234,6 +236,12 @@ class Versions:
         old = self.hold(file)  # or it might be evicted before the store said that it is current
         try:
             return await self._ask(file, old)
+        except StoreUnreachable as error:
+            if not old.complete or old.contradicted:
+                raise
+            # As for a folder's listing: whoever works off line has what is here, all of it.
+            log.warning("showing the copy of %s that is here: %s", file.key, error)
+            return self.hold(file)
         finally:
             self.release(file, old)
 

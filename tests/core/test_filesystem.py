@@ -1000,6 +1000,43 @@ def test_open_with_truncation_while_another_open_fetches_loses_nothing() -> None
     on_mock_clock(main)
 
 
+def test_a_cached_file_is_read_while_the_store_is_out_of_reach_and_asked_for_again_after_that() -> None:
+    async def test() -> None:
+        async with mounted() as m:
+            await m.other.put("a", b"cached")
+            await m.other.put("b", b"not cached")
+            assert await m.read_file("a") == b"cached"
+            await m.names()
+            await m.other.put("a", b"changed meanwhile")
+            for _ in range(3):
+                await trio.sleep(m.tuning.revalidate + 1)
+                m.hooks.fail("get_record", GONE)
+                assert await m.read_file("a") == b"cached"
+                m.hooks.fail("get_record", GONE)
+                with pytest.raises(StoreUnreachable):
+                    await m.read_file("b")
+            assert await m.read_file("a") == b"changed meanwhile"
+
+    on_mock_clock(test)
+
+
+def test_a_file_that_is_cached_in_part_is_not_read_without_the_store() -> None:
+    async def test() -> None:
+        async with mounted() as m:
+            await m.other.put("a", bytes(8 * 1024 * 1024))
+            gate = m.hooks.hold_piece(1024 * 1024)
+            fh = await m.open("a")
+            assert await m.fs.read(fh, 0, 10) == bytes(10)
+            await trio.sleep(m.tuning.revalidate + 1)
+            m.hooks.fail("get_record", GONE)
+            with pytest.raises(StoreUnreachable):
+                await m.open("a")
+            gate.open()
+            await m.close(fh)
+
+    on_mock_clock(test)
+
+
 def test_a_write_while_another_open_revalidates_a_changed_record_is_not_lost() -> None:
     async def main() -> None:
         async with mounted() as m:

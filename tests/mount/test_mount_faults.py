@@ -215,12 +215,13 @@ def test_a_store_out_of_reach_costs_one_time_out_and_not_one_for_each_file(
         store = StoreApi.create(client)
         for number in range(files):
             store.put(f"f{number}", b"content")
-        options = ("--timeout", f"{TIMEOUT}s")
+        options = ("--timeout", f"{TIMEOUT}s", "--revalidate", "0s")
         with mounted_store(sandbox, store.id, *options, token=token, server=server) as mounted:
             listed = mounted.run("ls")
             assert (mounted.path / "f0").read_bytes() == b"content"
             mounted.expect_log("open: .*(in time|stopped answering|no answer within)")
             mounted.expect_log("open: .*the store has not answered for .* s; trying again in .* s")
+            mounted.expect_log("showing the copy of f0 that is here: ")
             os.kill(server.pid, signal.SIGSTOP)
             try:
                 with ThreadPoolExecutor(3) as pool:
