@@ -12,6 +12,7 @@ import pytest
 from kvsfs.core.tuning import GRACE
 from tests.mount.conftest import Mount
 from tests.support.mounting import COMMAND_SECONDS, Mounted
+from tests.support.programs import EMACS, LIBREOFFICE, run_by_python
 from tests.support.store_api import StoreApi
 
 pytestmark = pytest.mark.fuse
@@ -33,6 +34,9 @@ SAVES = {
     "python's tempfile": 'python3 -c "'
     "import os, tempfile; t = tempfile.NamedTemporaryFile(dir='.', delete=False); "
     "t.write(open('f', 'rb').read().replace(b'line', b'LINE')); t.close(); os.replace(t.name, 'f')\"",
+    "emacs": run_by_python(EMACS.replace("os.rename('f', 'f~')", "")),
+    "LibreOffice": run_by_python(LIBREOFFICE),
+    "gedit": "sed s/line/LINE/ f > ../outside; gio save f < ../outside",
     "by way of f.tmp": "sed s/line/LINE/ f > f.tmp; mv f.tmp f",
 }
 
@@ -54,6 +58,13 @@ def test_a_save_by_nano_costs_one_put(mounted: Mounted, store: StoreApi) -> None
     mounted.umount()
     assert mounted.named_requests()[before:] == ["PUT f"]
     assert store.content("f") == NEW
+
+
+def test_a_backup_by_renaming_is_stored_after_the_file(mounted: Mounted, store: StoreApi) -> None:
+    """As emacs makes it: at no moment does the store hold neither version."""
+    (mounted.path / "f").write_bytes(OLD)
+    assert mounted.cost(run_by_python(EMACS)) == ["PUT f", "PUT f!7E"]
+    assert (store.content("f"), store.content("f!7E")) == (NEW, OLD)
 
 
 def test_vims_swap_file_of_a_long_session_stays_here(mounted: Mounted, store: StoreApi) -> None:

@@ -7,7 +7,7 @@ points that matter to a store it prints a line and waits for one:
 
     closed SHA256     the last descriptor was closed: the store has these bytes now
     released SHA256   a memory map outlived the last descriptor: the store has them soon
-    remount           nothing of the file is open
+    remount           nothing of the file is open: the line that comes back is the path to go on with
 
 The first difference ends it with status 1; the seed, the last operations and the place are printed to stderr.
 """
@@ -48,7 +48,7 @@ class Difference(Exception):
 class Exerciser:
     """One file, three descriptors (one to read and write, two to append), and the bytes that it must hold."""
 
-    def __init__(self, path: str, seed: int, *, remounts: bool, tell: Callable[[str], None]) -> None:
+    def __init__(self, path: str, seed: int, *, remounts: bool, tell: Callable[[str], str]) -> None:
         self.path = path
         self.expected = bytearray()
         self.log: deque[str] = deque(maxlen=HISTORY)
@@ -72,7 +72,7 @@ class Exerciser:
             self.reopen: 4,
             self.overwrite: 1,
             self.map_beyond_close: 1,
-            self.remount: 1 if remounts else 0,
+            self.remount: 2 if remounts else 0,
         }
         self._operations, self._weights = list(weights), list(weights.values())
 
@@ -197,7 +197,7 @@ class Exerciser:
     def remount(self) -> str:
         self._close()
         self._ask("closed")
-        self._tell("remount")
+        self.path = self._tell("remount")
         self._check(_content(self.path), 0)
         self._open()
         return ""
@@ -264,10 +264,12 @@ def _require(what: str, found: object, expected: object) -> None:
         raise Difference(f"{what}: {found} instead of {expected}")
 
 
-def _tell_driver(line: str) -> None:
+def _tell_driver(line: str) -> str:
     print(line, flush=True)
-    if not sys.stdin.readline():
+    answer = sys.stdin.readline()
+    if not answer:
         raise SystemExit("the driver is gone")
+    return answer.rstrip("\n")
 
 
 @contextlib.contextmanager

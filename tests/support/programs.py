@@ -102,7 +102,8 @@ class Program:
     """Patterns of paths whose bytes hold a time or a random number."""
 
 
-def _python(code: str) -> str:
+def run_by_python(code: str) -> str:
+    """Give a line of a shell script."""
     return f"python3 - <<'END'\n{code}END"
 
 
@@ -114,7 +115,7 @@ PROGRAMS = {
             "`dd conv=notrunc`": "printf XYZ | dd of=f bs=1 seek=100 conv=notrunc status=none",
             "`truncate`": "truncate -s 100 f",
             "`sort -o f f`": "sort -r -o f f",
-            "Python's `mmap`": _python(PYTHON_MMAP),
+            "Python's `mmap`": run_by_python(PYTHON_MMAP),
         }
     ),
     "editors": Program(
@@ -126,8 +127,8 @@ PROGRAMS = {
             "`perl -pi`": "perl -pi -e s/line/LINE/ f",
             "`patch`": "sed 5d f > ../g; diff -u f ../g > ../p || patch -s f ../p",
             "gedit's way (`gio save`)": "sed s/LINE/line/ f > ../g; gio save f < ../g",
-            "LibreOffice's way": _python(LIBREOFFICE),
-            "emacs's way": _python(EMACS),
+            "LibreOffice's way": run_by_python(LIBREOFFICE),
+            "emacs's way": run_by_python(EMACS),
         }
     ),
     "copies": Program(
@@ -174,14 +175,14 @@ PROGRAMS = {
             "`zip`, one more file in it": f"{TREE}; cp ../tree/3 g; zip -q z.zip g; unzip -p z.zip",
             "`unzip -t`": "unzip -tq z.zip",
             "`unzip` over the files": "unzip -qo z.zip",
-            "Python's `zipfile`": _python(PYTHON_ZIPFILE),
+            "Python's `zipfile`": run_by_python(PYTHON_ZIPFILE),
         },
         varies=("z.zip",),
     ),
     "python": Program(
         {
-            "Python's `tempfile`, three that go": _python(PYTHON_TEMPFILE),
-            "Python's `shutil`": f"{TREE}; {_python(PYTHON_SHUTIL)}",
+            "Python's `tempfile`, three that go": run_by_python(PYTHON_TEMPFILE),
+            "Python's `shutil`": f"{TREE}; {run_by_python(PYTHON_SHUTIL)}",
         }
     ),
     "make": Program(
