@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -94,20 +93,17 @@ def count(mount: Mount, store: StoreApi, program: Program, plain: Plain) -> dict
     """Run each step in a mount and in a plain folder, and give the requests of each."""
     counted = {}
     plain.sh(program.before)
-    with ExitStack() as stack:
-        mounted = stack.enter_context(mount())
+    with mount() as mounted:
         mounted.sh(program.before)
-        for name, script in program.steps.items():
-            if not program.warm:
-                mounted.umount()
-                mounted = stack.enter_context(mount())
+    for name, script in program.steps.items():
+        with mount() as mounted:
             asked = compare(mounted, plain, script)
-            kinds = Counter(request.split()[0] for request in asked)
-            assert kinds.keys() <= set(KINDS), asked
-            counted[name] = [kinds[kind] for kind in KINDS]
-            held = {key: store.content(key) for key in store.sizes()}
-            assert without(held, program.varies) == without(plain.records(), program.varies), name
-            print(name, *asked, sep="\n    ")  # noqa: T201 - pytest shows it with a failure
+        kinds = Counter(request.split()[0] for request in asked)
+        assert kinds.keys() <= set(KINDS), asked
+        counted[name] = [kinds[kind] for kind in KINDS]
+        held = {key: store.content(key) for key in store.sizes()}
+        assert without(held, program.varies) == without(plain.records(), program.varies), name
+        print(name, *asked, sep="\n    ")  # noqa: T201 - pytest shows it with a failure
     return counted
 
 

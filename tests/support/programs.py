@@ -96,8 +96,6 @@ class Program:
     steps: dict[str, str]
     before: str = LINES
     """Makes the files that the first step finds."""
-    warm: bool = False
-    """The step, then the only one, runs in the mount that has made them."""
     varies: tuple[str, ...] = ()
     """Patterns of paths whose bytes hold a time or a random number."""
 
@@ -150,18 +148,14 @@ PROGRAMS = {
             "`rsync -a`, 6 files out": "rsync -a tree/ ../out; cat ../out/1 ../out/a/b/3",
         }
     ),
-    "rsync again": Program(
-        {"`rsync -a` of the same 6 again": "rsync -a ../tree/ tree"}, before=SYNCED, warm=True
-    ),
+    "rsync again": Program({"`rsync -a` of the same 6 again": "rsync -a ../tree/ tree"}, before=SYNCED),
     "rsync changed": Program(
         {"`rsync -a`, one of 6 changed": "echo new > ../tree/1; rsync -a ../tree/ tree"},
         before=SYNCED,
-        warm=True,
     ),
     "rsync in place": Program(
         {"`rsync -a --inplace`, one of 6 changed": "echo new > ../tree/1; rsync -a --inplace ../tree/ tree"},
         before=SYNCED,
-        warm=True,
     ),
     "tar": Program(
         {
