@@ -48,6 +48,9 @@ from kvsfs.store.counting import CountingStore
 from kvsfs.store.protocol import Store
 from kvsfs.types import StoreInfo
 
+RETRY_SECONDS = 1.0
+"""After ESTALE the kernel looks the name up and opens it again at once: microseconds, on a busy machine more."""
+
 
 class FileSystem:
     """One mounted store.
@@ -245,14 +248,20 @@ class FileSystem:
     async def open(self, number: int, flags: int, pid: int) -> OpenFile:
         """Open a file: validate what is cached, or start to fetch it; with O_TRUNC neither.
 
-        ESTALE if no name leads to it any more: the kernel then looks the name up anew, and creates the file
-        where O_CREAT says so.
+        ESTALE if no name leads to it any more, or the name leads to a newer version under another number: the
+        kernel then looks the name up anew, and creates the file where O_CREAT says so.
         """
         file = self.inodes.file(number)
+        if file.superseded:
+            raise FileError(errno.ESTALE)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             self._require_writable()
         truncate = bool(flags & os.O_TRUNC)
         content = await self._acquire(file, truncate=truncate)
+        self._part_from_older(file, content)
+        if file.number != number:
+            self._background.start(self._hold_for_retry, file, content)
+            raise FileError(errno.ESTALE)
         handle = FileHandle(file, content, flags, descriptors.thread_group(pid))
         file.handles += 1
         if truncate:
@@ -501,11 +510,35 @@ class FileSystem:
             raise FileError(errno.ESTALE)
         return content
 
+    async def _hold_for_retry(self, file: File, content: Content) -> None:
+        """Let the fetch of a version go on until the kernel asks for it by its new number."""
+        try:
+            await trio.sleep(RETRY_SECONDS)
+        finally:
+            self._versions.release(file, content)
+
+    def _part_from_older(self, file: File, content: Content) -> None:
+        """Leave the inode to those who read an older version of the record, and take a new one.
+
+        Pages and size belong to the inode: with the size of a newer version that is shorter, the kernel would cut
+        their reads, and kill who has the rest mapped (SIGBUS). Not from writers: what they write is to be
+        the newest version.
+        """
+        others = [handle for handle in self._files if handle.file is file]
+        if not others or len(others) < file.handles:
+            return
+        if any(h.writes or h.content.dirty or h.content is content for h in others):
+            return
+        older = self.inodes.part(file)
+        older.content = others[0].content
+        for handle in others:
+            handle.file = older
+
     def _is_open_on_another_version(self, handle: FileHandle) -> bool:
         """Tell whether the kernel's pages, which belong to the inode, are of another version than this handle.
 
-        Such a handle does without them (direct I/O, and so no shared mmap): it is rare, and the other way out is
-        to mix old and new bytes.
+        Such a handle does without them (direct I/O, and so no shared mmap): it is rare, since only writers share
+        their inode with a newer version, and the other way out is to mix old and new bytes.
         """
         file, content = handle.file, handle.content
         return file.handles > 1 and any(h.file is file and h.content is not content for h in self._files)

@@ -9,7 +9,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -94,6 +94,8 @@ class File(Inode):
     """Sizes of versions that were sent since the last answer: one of them may be what the store has."""
     missed_at: float = -math.inf
     """When the store last said that there is no such record, while the file was open."""
+    superseded: bool = False
+    """Stays with an older version for those who have that open: a newer one has the name, and another number."""
     handles: int = 0
     inherits: list[RecordKey] = field(default_factory=list)
     """Keys of records that are gone here, and whose bytes it has."""
@@ -376,6 +378,32 @@ class InodeTable:
                 return None
             folder = below
         return folder.files.get(component)
+
+    def part(self, file: File) -> File:
+        """Give a file another number, and its old one to an inode without a name: what the kernel has open.
+
+        As if the record had been replaced by a rename: pages and size of the old number stay those of the older
+        version, until its last handle closes.
+        """
+        older = replace(
+            file,
+            parent=None,
+            stored=False,
+            origin=None,
+            superseded=True,
+            missed_at=-math.inf,
+            inherits=[],
+            move=None,
+            unanswered=set(),
+            uploading=trio.CancelScope(),
+            remote=trio.Lock(),
+        )
+        self._by_number[older.number] = older
+        file.number = self._take_number()
+        self._by_number[file.number] = file
+        file.lookup_count = file.handles = 0
+        file.kernel_content = None
+        return older
 
     def looked_up(self, inode: Inode) -> None:
         """Count one lookup: the kernel was told of the inode."""

@@ -174,20 +174,105 @@ def test_a_version_that_the_store_refused_is_kept_when_another_one_replaces_it()
     on_mock_clock(main)
 
 
-def test_a_handle_on_another_version_than_the_kernels_pages_does_without_them() -> None:
+@pytest.mark.parametrize("newer", [b"B" * 100, b"B" * 10, b"B" * 1000])
+def test_readers_of_an_older_version_keep_its_inode_and_its_size(newer: bytes) -> None:
+    """By the size of a shorter version the kernel would cut their reads, and end who has the rest mapped."""
+
     async def main() -> None:
         async with mounted() as m:
             await m.other.put("a", b"A" * 100)
             number = (await m.file("a")).number
+            m.fs.inodes.looked_up(m.fs.inodes.get(number))
             first = await m.fs.open(number, os.O_RDONLY, 1)
             again = await m.fs.open(number, os.O_RDONLY, 1)
-            assert (first.direct, again.direct, again.keep_pages) == (False, False, True)
-            await m.fs.release(again.fh)
+            assert again.keep_pages
+            await m.other.put("a", newer)
+            await trio.sleep(m.tuning.revalidate + 1)
+            with m.costs(get_record=1):
+                with pytest.raises(FileError) as caught:
+                    await m.fs.open(number, os.O_RDONLY, 1)
+                assert caught.value.errno == errno.ESTALE
+                other = await m.open_answer("a")
+                assert await m.read_all(other.fh) == newer
+                with pytest.raises(FileError):
+                    await m.fs.open(number, os.O_RDONLY, 1)
+            m.fs.check_invariants()
+            assert (other.direct, other.keep_pages) == (False, False)
+            assert (await m.file("a")).number != number
+            assert (await m.file("a")).size == len(newer)
+            older = m.fs.inodes.file(number)
+            assert (older.size, older.removed) == (100, True)
+            assert await m.read_all(first.fh) == b"A" * 100
+            for opened in (first, again, other):
+                await m.close(opened.fh)
+            m.fs.inodes.forget(number, 1)
+            with pytest.raises(FileError):
+                m.fs.inodes.get(number)
+            assert await m.names() == ["a"]
+            await m.unlink("a")
+            assert await m.other.records() == {}
+            m.fs.check_invariants()
+
+    on_mock_clock(main)
+
+
+def test_three_versions_are_open_at_once() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            opened = []
+            for content in (b"one", b"two, longer", b"3"):
+                await m.other.put("a", content)
+                opened.append((await m.open("a"), content))
+                await trio.sleep(m.tuning.revalidate + 1)
+            m.fs.check_invariants()
+            for fh, content in opened:
+                assert await m.read_all(fh) == content
+                await m.close(fh)
+            assert len(m.fs.inodes) == 2  # the root and the file
+
+    on_mock_clock(main)
+
+
+def test_opens_that_wait_for_the_same_answer_get_the_new_version() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("a", b"old")
+            first = await m.open("a")
+            await m.other.put("a", b"newer")
+            await trio.sleep(m.tuning.revalidate + 1)
+            answer = m.hooks.hold_answer("get_record")
+            found: list[bytes] = []
+
+            async def read() -> None:
+                found.append(await m.read_file("a"))
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(read)
+                await answer.reached.wait()
+                answer.open()
+            assert found == [b"newer"] * 5
+            assert await m.read_all(first) == b"old"
+            await m.close(first)
+            m.fs.check_invariants()
+
+    on_mock_clock(main)
+
+
+def test_beside_a_writer_a_handle_on_another_version_does_without_the_kernels_pages() -> None:
+    """What it writes is to be the newest version, under the name: it cannot be left with an inode of its own."""
+
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("a", b"A" * 100)
+            number = (await m.file("a")).number
+            writer = await m.fs.open(number, os.O_RDWR, 1)
             await m.other.put("a", b"B" * 100)
             await trio.sleep(m.tuning.revalidate + 1)
             newer = await m.fs.open(number, os.O_RDONLY, 1)
             assert newer.direct
-            await m.fs.release(first.fh)
+            assert await m.read_all(newer.fh) == b"B" * 100
+            await m.fs.release(writer.fh)
             last = await m.fs.open(number, os.O_RDONLY, 1)
             assert (last.direct, last.keep_pages) == (False, False)
             await m.fs.release(newer.fh)

@@ -85,7 +85,9 @@ def test_a_store_at_rest_costs_one_request_a_round(mount: Mount, store: StoreApi
 
 
 @pytest.mark.parametrize("key", ["cached", "other"])
-@pytest.mark.parametrize("content", [NEW, NEW + NEW, None], ids=["same size", "longer", "deleted"])
+@pytest.mark.parametrize(
+    "content", [NEW, NEW + NEW, b"short", None], ids=["same size", "longer", "shorter", "deleted"]
+)
 def test_an_open_file_keeps_the_version_that_it_opened(
     polled: Mounted, store: StoreApi, key: str, content: bytes | None
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import os
 import tempfile
 from collections import Counter
@@ -18,6 +19,7 @@ from kvsfs.cache.folder import CacheFolder
 from kvsfs.core.filesystem import FileSystem
 from kvsfs.core.inodes import ROOT, File, Folder, Ownership
 from kvsfs.core.kernel import KernelCaches
+from kvsfs.core.requests import OpenFile
 from kvsfs.core.tuning import Tuning
 from kvsfs.errors import FileError, KvsfsError
 from kvsfs.fuse.errnos import errno_of
@@ -192,7 +194,20 @@ class Mounted:
         return opened.fh
 
     async def open(self, path: str, flags: int = os.O_RDONLY) -> int:
-        return (await self.fs.open((await self.walk(path)).number, flags, NOBODY)).fh
+        return (await self.open_answer(path, flags)).fh
+
+    async def open_answer(self, path: str, flags: int = os.O_RDONLY) -> OpenFile:
+        """Do what open(2) does: after ESTALE it looks the name up once more."""
+        number = (await self.walk(path)).number
+        try:
+            return await self.fs.open(number, flags, NOBODY)
+        except FileError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            again = await self.walk(path)
+            if again.number == number:
+                raise
+            return await self.fs.open(again.number, flags, NOBODY)
 
     async def close(self, fh: int) -> None:
         """Do what close(2) of the last descriptor does: FLUSH, whose error is close's, then RELEASE."""
