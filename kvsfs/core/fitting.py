@@ -89,7 +89,7 @@ class TreeCheck:
         if kind in _SPECIAL:
             yield Finding(path, _SPECIAL[kind], fits=False)
         elif self._rules.is_local_name(entry.name):
-            yield Finding(path, "stays on this machine: such a name never reaches a store", fits=True)
+            yield _staying(entry.name, path)
         elif kind == stat.S_IFDIR:
             yield from self._look_at_folder(entry.name, path, folder)
         else:
@@ -127,6 +127,15 @@ def readable(path: bytes) -> str:
 
 def _component(name: bytes, *, strict: bool) -> bytes:
     return names.strict_component(name) if strict else names.component(name)
+
+
+def _staying(name: bytes, path: bytes) -> Finding:
+    """Tell of what is local-only, which any name that a mount can show may be."""
+    try:
+        names.component(name)
+    except FileError as error:
+        return Finding(path, str(error), fits=False)
+    return Finding(path, "stays on this machine: such a name never reaches a store", fits=True)
 
 
 def _unreadable(path: bytes, error: OSError) -> Finding:
