@@ -208,10 +208,39 @@ class MountConfig:
         3600.0,
         "What the upload of a close may take.",
     )
+    write_back: float | None = option(
+        DURATION,
+        None,
+        "Let close return when the bytes are safe on disk, and upload them that much later.",
+        shown="close waits for the store",
+    )
+    uploads: int = option(
+        INTEGER,
+        # 20 ms a request and 800 µs of CPU for each: more in flight only wait for one another
+        24,
+        "Uploads in the background at a time.",
+    )
+    on_conflict: str = option(
+        choice("overwrite", "keep-both"),
+        "overwrite",  # the last writer wins, as between two programs on one disk, and as the API does by itself
+        "What an upload does when somebody else has written the record since it was read here.",
+    )
+    rename_grace: float = option(
+        DURATION,
+        # `cp -r`, `rm -r` and programs that save by renaming are through within milliseconds; on a loaded machine a
+        # second was seen.
+        2.0,
+        "How long a temporary file, an empty folder or the removal of an open file waits for what follows it.",
+    )
+    max_dirty_age: float = option(
+        POSITIVE_DURATION,
+        300.0,  # a log that is never closed is then at most five minutes behind
+        "Upload a file that stays open after it was written that long ago.",
+    )
     drain_timeout: float = option(
         DURATION,
         300.0,  # systemd kills a unit 90 s after its stop by default, which is short for a day's changes
-        "What uploads may take after the last file was closed; the rest is set aside.",
+        "What uploads may take after the unmount; the next mount goes on with the rest.",
     )
 
     # What is sent

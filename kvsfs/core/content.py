@@ -53,6 +53,8 @@ class Content:
         self.users = 1
         self.local_only = False
         """No store is to have it: its blob lies under the file's own name."""
+        self.dirty_since = 0.0
+        """When the first change was made that nobody has closed yet (trio time)."""
         self.superseded = False
         """Somebody else's version has taken its place in the store."""
         self._frozen: Blob | None = None
@@ -267,6 +269,8 @@ class Content:
     @contextmanager
     def _changing(self, key: str) -> Iterator[None]:
         """Count a change that is made here; one that fails (a full disk) leaves what was clean clean."""
+        if not self.dirty or self.closed:
+            self.dirty_since = trio.current_time()
         if not self.local_only:
             self._blobs.mark_dirty(self.blob, key)
         try:

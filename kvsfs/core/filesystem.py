@@ -72,12 +72,12 @@ class FileSystem:
     ) -> None:
         counted = CountingStore(store)
         store = counted
-        modified_ns = int(info.modified_at.timestamp() * 1_000_000_000)
+        created_ns = int(info.created_at.timestamp() * 1_000_000_000)
         self._tuning = tuning
         self._rules = NameRules.of(tuning)
         self._blobs = cache.blobs
         self._background = Background(nursery)
-        self.inodes = InodeTable(ownership, modified_ns)
+        self.inodes = InodeTable(ownership, created_ns)
         self._attributes = KeptAttributes(AttributeRows(cache.database), self.inodes, nursery)
         self._attributes.restore([self.inodes.root])
         self._versions = Versions(
@@ -101,7 +101,7 @@ class FileSystem:
             tuning.listing_ttl,
         )
         self._local.restore(self.inodes.root)
-        self._markers = Markers(store, self._lister, self._background)
+        self._markers = Markers(store, self._lister, self._background, tuning.grace)
         compression = Compression(cache.blobs, tuning.compress)
         conflicts = Conflicts(store, self.inodes, keep_both=tuning.keep_both)
         self._records = Records(
@@ -136,6 +136,7 @@ class FileSystem:
         self.usage = Usage(store, info, self._background)
         self._files: HandleTable[FileHandle] = HandleTable()
         self._folders: HandleTable[FolderHandle] = HandleTable()
+        nursery.start_soon(self._uploads.sweep, self._files)
         self.device: int | None = None
         """st_dev of the mount; None until mounted."""
 

@@ -11,7 +11,6 @@ from kvsfs.core import content_types, names
 from kvsfs.core.background import Background
 from kvsfs.core.inodes import Folder
 from kvsfs.core.listing import Lister
-from kvsfs.core.tuning import GRACE
 from kvsfs.errors import StoreError
 from kvsfs.store.bodies import BytesBody
 from kvsfs.store.protocol import Store
@@ -29,11 +28,11 @@ class Markers:
     happens to a folder only has its marker looked at after the grace: `cp -r` and `rm -r` pay for none.
     """
 
-    def __init__(self, store: Store, lister: Lister, background: Background) -> None:
+    def __init__(self, store: Store, lister: Lister, background: Background, grace: float) -> None:
         self._store = store
         self._lister = lister
         self._background = background
-        self._grace = GRACE
+        self._grace = grace
         self._waiting: dict[Folder, trio.CancelScope] = {}
         self._refused: set[Folder] = set()
         """Whose marker could not be put, or its answer was lost: tried again when the mount ends, if not before."""

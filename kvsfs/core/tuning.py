@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from kvsfs.options import CACHE_BYTES, DEFAULTS
 from kvsfs.types import ContentEncoding
 
-GRACE = 2.0
+GRACE = DEFAULTS.rename_grace
 """Seconds that a folder stays empty, a temporary file keeps its name, or a removed record's key stays unwritten
-before it costs a request. `cp -r`, `rm -r` and programs that save by renaming are through within milliseconds; on a
-loaded machine a second was seen."""
+before it costs a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +22,11 @@ class Tuning:
     cache_bytes: int = CACHE_BYTES
     write_back: float | None = None
     """How long a closed file may wait on disk; None: its close waits for the store."""
-    uploads: int = 8
-    """Uploads in the background at a time: of the client's 32 connections most stay for what somebody waits for."""
+    uploads: int = DEFAULTS.uploads
     keep_both: bool = False
     """Look before each upload whether somebody else has written the record since it was read."""
     grace: float = GRACE
+    max_dirty_age: float = DEFAULTS.max_dirty_age
     read_only: bool = False
     strict_names: bool = False
     exact_sizes: bool = False

@@ -7,17 +7,24 @@ with `--write-back`, later. What fails and may heal is tried again for ever, wha
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from typing import NoReturn
 
 import trio
 
 from kvsfs.cache.journal import Journal
 from kvsfs.cache.writeback import FIRST_PAUSE, WriteBack
 from kvsfs.core.content import Content
+from kvsfs.core.handles import FileHandle
 from kvsfs.core.inodes import File
 from kvsfs.core.records import Records
 from kvsfs.core.tuning import Tuning
 from kvsfs.core.versions import Versions
 from kvsfs.errors import RecordTooLarge, RequestRefused, StoreError, StoreNotFound, StoreTimeout
+from kvsfs.store.priority import in_background
+
+SWEEPS = 4
+"""Looks at the open files in the time that one may stay dirty: it is then at most a quarter late."""
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +108,16 @@ class Uploads:
         """Tell whether a file has failed in a way that does not heal by itself."""
         return file.failure is not None and not _heals(file.failure) and file not in self._queue
 
+    async def sweep(self, handles: Iterable[FileHandle]) -> NoReturn:
+        """Upload what stays open and dirty for too long (a log), again and again."""
+        while True:
+            await trio.sleep(self._tuning.max_dirty_age / SWEEPS)
+            oldest = trio.current_time() - self._tuning.max_dirty_age
+            for handle in handles:
+                content = handle.content
+                if handle.dirty and not content.closed and content.dirty_since <= oldest:
+                    self.later(handle.file, content)
+
     def retry(self, file: File) -> None:
         """Have a file that failed, or waits for its next attempt, tried now. No checkpoint."""
         self._queue.put(file)
@@ -142,6 +159,10 @@ class Uploads:
 
     async def _attempt(self, file: File) -> bool:
         """Upload in the background; True when there is nothing more to do."""
+        with in_background():
+            return await self._settle(file)
+
+    async def _settle(self, file: File) -> bool:
         try:
             while not file.removed and (file.dirty or file.origin is not None):
                 file.temporary = False
