@@ -159,6 +159,8 @@ class ListingPass:
     cursor: str | None = None
     """Where the next page starts; every key up to it was seen."""
     pages: int = 0
+    barren: int = 0
+    """The last so many pages brought nothing."""
     asked: list[tuple[str, float]] = field(default_factory=list)
     """The last key that each page went past, and when the page was asked for."""
     took: float = 0.0

@@ -38,6 +38,9 @@ a page, and asks again from there: the rest of a million names must not be prepa
 LAST_KEY = "\x7f"
 """Sorts behind every key: what a listing's last page goes past."""
 
+MAX_BARREN_PAGES = 100
+"""Pages without a name in a row: 100,000 keys that were removed here while the page before was on its way."""
+
 LOOKUP_PAGE = 100
 """Keys asked for with one name: enough to find a folder behind names that go on with an encoded byte."""
 
@@ -230,11 +233,14 @@ class Lister:
                 listing.complete = True
                 return
             listing.took += trio.current_time() - seen.requested_at
+            arrived = len(listing.arrivals)
             for entry in page.items:
                 self._see(folder, entry, seen)
+            listing.barren = listing.barren + 1 if len(listing.arrivals) == arrived else 0
             self._attributes.restore(seen.new)
             listing.pages += 1
             if page.is_truncated:
+                _require_yield(listing)
                 listing.cursor = _next_cursor(folder, listing.cursor, page)
                 listing.asked.append((listing.cursor, seen.requested_at))
             else:
@@ -378,12 +384,18 @@ def _is_ours(child: File | Folder, since: float) -> bool:
     return any(_is_ours(below, since) for below in child.children())
 
 
+def _require_yield(listing: ListingPass) -> None:
+    """Raise ProtocolViolation for pages that go on and bring nothing: whoever lists could not be interrupted."""
+    if listing.barren > MAX_BARREN_PAGES:
+        raise ProtocolViolation("the store's listing goes on without a key that could be shown")
+
+
 def _next_cursor(folder: Folder, cursor: str | None, page: KeyPage) -> str:
     """Where to go on: behind the subfolder that the page ended in, instead of through all of it."""
     following = page.next_exclusive_start_key or (page.items[-1].key if page.items else None)
     if following is None or (cursor is not None and following <= cursor):
         raise ProtocolViolation("the store's listing does not advance from page to page")
-    if page.items and names.is_key(following):
+    if page.items and names.is_key(page.items[-1].key):
         component, slash, _ = names.decode(page.items[-1].key)[len(folder.path) :].partition(b"/")
         if slash:
             past = names.past_folder(names.encode_prefix(folder.path + component + b"/"))

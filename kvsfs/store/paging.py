@@ -7,13 +7,16 @@ from collections.abc import Awaitable, Callable, Iterator
 from kvsfs.errors import ProtocolViolation
 from kvsfs.types import KeyEntry, KeyPage
 
+MAX_EMPTY_PAGES = 100
+"""In a row. A filter may leave a page empty; a list that only says that it goes on has no end."""
+
 
 class KeyIterator:
     """Iterates over the keys that `fetch_page(exclusive_start_key)` lists.
 
     An iterator and no generator: it may be left at any point without being closed. It checkpoints where it
     fetches a page, not between the keys of one. Raises what `fetch_page` raises, and ProtocolViolation when a
-    page does not lead on: the cursor has to grow (in UTF-8 order), so the pages come to an end.
+    page does not lead on: the cursor has to grow (in UTF-8 order), and there must be keys.
     """
 
     def __init__(self, fetch_page: Callable[[str | None], Awaitable[KeyPage]]) -> None:
@@ -21,6 +24,7 @@ class KeyIterator:
         self._cursor: str | None = None
         self._entries: Iterator[KeyEntry] = iter(())
         self._is_last = False
+        self._empty_pages = 0
 
     def __aiter__(self) -> KeyIterator:
         return self
@@ -35,6 +39,9 @@ class KeyIterator:
 
     async def _turn(self) -> None:
         page = await self._fetch_page(self._cursor)
+        self._empty_pages = 0 if page.items else self._empty_pages + 1
+        if self._empty_pages > MAX_EMPTY_PAGES:
+            raise ProtocolViolation("the list of keys goes on without a key")
         self._is_last = not page.is_truncated
         self._entries = iter(page.items)
         if page.is_truncated:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+from unittest.mock import patch
 
 import pytest
 import trio
@@ -11,7 +13,9 @@ import trio
 from kvsfs.core.inodes import ROOT, File, Folder
 from kvsfs.core.listing import READ_ENTRIES
 from kvsfs.core.tuning import Tuning
-from kvsfs.errors import FileError, StoreError, StoreUnreachable
+from kvsfs.errors import FileError, ProtocolViolation, StoreError, StoreUnreachable
+from kvsfs.store.memory import MemoryStore
+from kvsfs.types import KeyEntry, KeyPage, RecordKey
 from tests.support.mounted import Mounted, mounted, on_mock_clock
 
 GONE = StoreUnreachable("the network is down")
@@ -582,3 +586,24 @@ def test_a_page_that_is_asked_for_later_shows_what_is_new_to_an_earlier_pass() -
             assert await m.names() == ["a", "b", "c", "d", "e"]
 
     on_mock_clock(main)
+
+
+@pytest.mark.parametrize("keys", [[], ["no key", "nor~this"]], ids=["empty", "illegal"])
+def test_pages_that_go_on_for_ever_and_bring_nothing_end(keys: list[str]) -> None:
+    """A listing cannot be interrupted: each of these pages leads on, and no name ever comes."""
+    numbers = itertools.count()
+
+    async def endless(_store: object, **_query: object) -> KeyPage:
+        await trio.lowlevel.checkpoint()
+        number = next(numbers)
+        items = tuple(KeyEntry(RecordKey(f"{number:09}{key}"), 1) for key in keys)
+        return KeyPage(items, is_truncated=True, next_exclusive_start_key=f"{number:09}")
+
+    async def main() -> None:
+        async with mounted() as m:
+            with pytest.raises(ProtocolViolation, match="without a key"):
+                await m.names()
+
+    with patch.object(MemoryStore, "list_keys", endless):
+        on_mock_clock(main)
+    assert next(numbers) < 200

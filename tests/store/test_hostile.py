@@ -303,6 +303,16 @@ def test_pages_that_lead_nowhere(what: str) -> None:
     assert isinstance(outcome(list_all, *PAGES[what]), errors.ProtocolViolation)
 
 
+def test_empty_pages_that_lead_on_for_ever_end() -> None:
+    numbers = itertools.count()
+
+    async def leading_on(exchange: Exchange) -> None:
+        await page([], f"{next(numbers):09}")(exchange)
+
+    assert isinstance(outcome(list_all, leading_on), errors.ProtocolViolation)
+    assert next(numbers) < 200
+
+
 def test_keys_outside_the_alphabet_are_handed_on_as_they_are() -> None:
     """The core shows only what is a key; a `..` or a slash that is listed leads nowhere."""
     keys = ["../../etc/passwd", "a/b", "", "\x00", "\u202e", "k" * 100_000]
