@@ -5,16 +5,16 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.mount.conftest import Mount
-from tests.support.mounting import COMMAND_SECONDS, Mounted, Sandbox
+from tests.support.mounting import Mounted, Sandbox
+from tests.support.plain import Plain
 from tests.support.programs import PROGRAMS, Program
-from tests.support.store_api import StoreApi, expected_key
+from tests.support.store_api import StoreApi
 
 pytestmark = pytest.mark.fuse
 
@@ -23,39 +23,6 @@ KINDS = ("PUT", "GET", "HEAD", "DELETE", "LIST")
 
 RECORD = "KVSFS_RECORD"
 """Set, the tests write what they counted into the document instead of holding it against it."""
-
-
-class Plain:
-    """A folder of this machine, where each step runs, too."""
-
-    def __init__(self, folder: Path, sandbox: Sandbox) -> None:
-        self.files = folder / "plain" / "files"
-        self.files.mkdir(parents=True)
-        self._environment = sandbox.environment
-
-    def sh(self, script: str) -> str:
-        return subprocess.run(
-            ["sh", "-ec", script],
-            cwd=self.files,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=True,
-        ).stdout
-
-    def records(self) -> dict[str, bytes]:
-        """Give what a store should hold; empty folders by their markers."""
-        found = {}
-        for folder, folders, files in os.walk(self.files):
-            inside = os.path.relpath(folder, self.files)
-            for name in files:
-                path = os.path.normpath(os.path.join(inside, name))
-                found[expected_key(path)] = (self.files / path).read_bytes()
-            if not folders and not files and inside != ".":
-                found[expected_key(inside + "/")] = b""
-        return found
 
 
 def recorded() -> dict[str, list[int]]:
