@@ -6,10 +6,31 @@ global one.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
+
+REMEMBERED = 512
+"""Requests of an operation whose latencies are kept: enough for a 99th percentile that means something now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Seconds from a request's start to its answer's headers: of half, of 95 and of 99 in a hundred no more."""
+
+    p50: float
+    p95: float
+    p99: float
+
+    @classmethod
+    def of(cls, seconds: Collection[float]) -> Latency:
+        """Take the percentiles, each a latency that was seen. ValueError for none."""
+        ordered = sorted(seconds)
+        if not ordered:
+            raise ValueError("no latencies")
+        return cls(*(ordered[min(len(ordered) - 1, len(ordered) * part // 100)] for part in (50, 95, 99)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +46,10 @@ class StoreTraffic:
     retries: int
     rate_limited: int
     """Answers 429."""
+    waited_seconds: float
+    """What calls waited for their turn, all of them together, so that there be no 429: 0 where there is room."""
+    latencies: Mapping[str, Latency]
+    """By operation, of the last requests that were answered."""
 
     @property
     def total_requests(self) -> int:
@@ -41,6 +66,8 @@ class StoreMeter:
         self._received_bytes = 0
         self._retries = 0
         self._rate_limited = 0
+        self._waited_seconds = 0.0
+        self._latencies: defaultdict[str, deque[float]] = defaultdict(partial(deque, maxlen=REMEMBERED))
 
     def count_request(self, operation: str) -> None:
         """Count one request of `operation`."""
@@ -62,6 +89,14 @@ class StoreMeter:
         """Count an answer 429."""
         self._rate_limited += 1
 
+    def count_wait(self, seconds: float) -> None:
+        """Count what a call waited for its turn."""
+        self._waited_seconds += seconds
+
+    def observe(self, operation: str, seconds: float) -> None:
+        """Remember how long an answer to `operation` took."""
+        self._latencies[operation].append(seconds)
+
     def snapshot(self) -> StoreTraffic:
         """Give the counters as they are now; the result does not change any more."""
         return StoreTraffic(
@@ -70,4 +105,6 @@ class StoreMeter:
             received_bytes=self._received_bytes,
             retries=self._retries,
             rate_limited=self._rate_limited,
+            waited_seconds=self._waited_seconds,
+            latencies=MappingProxyType({name: Latency.of(kept) for name, kept in self._latencies.items()}),
         )

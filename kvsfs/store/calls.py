@@ -12,6 +12,7 @@ from typing import TypeVar
 from urllib.parse import urlencode
 
 import httpx
+import trio
 
 from kvsfs.errors import NotAuthorized, ProtocolViolation, RequestRefused, StoreError, StoreUnreachable
 from kvsfs.metrics import StoreMeter
@@ -167,7 +168,9 @@ class ApiClient:
         self._breaker.check(call.subject)
         bucket = self._limits.bucket(call.store, call.kind)
         with await self._connections.take(call.direction) as taken:
+            begun = trio.current_time()
             await bucket.take(patience=self._deadlines.total)
+            self._meter.count_wait(trio.current_time() - begun)
             self._breaker.asked(call.subject)
             url = httpx.URL(self.base_url + call.path + query_string(call.query))
             try:
@@ -200,6 +203,7 @@ class ApiClient:
     async def _send(self, call: Call, url: httpx.URL, authorization: Mapping[str, str]) -> httpx.Response:
         request = self._request(call, url, authorization)
         self._meter.count_request(call.operation)
+        begun = trio.current_time()
         try:
             response = await self._http.send(request, stream=True)
         except httpx.HTTPError as error:
@@ -208,6 +212,7 @@ class ApiClient:
         except (httpx.InvalidURL, ValueError):
             # httpx reads a Location also when told not to follow it. from None: the cause would quote it.
             raise ProtocolViolation(f"{call.subject}: a redirect to no valid URL") from None
+        self._meter.observe(call.operation, trio.current_time() - begun)
         log.debug("%s of %s: %d", call.operation, call.subject, response.status_code)
         return response
 
