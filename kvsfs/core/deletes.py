@@ -120,6 +120,12 @@ class DeferredDeletes:
         self._journal.removed(ghost.row)
         self._haunt(ghost)
 
+    def bury_stray(self, key: RecordKey, folder: Folder) -> None:
+        """Have a record deleted that may be there after an upload without an answer, under no file's key."""
+        ghost = Ghost(key, folder, b"", None, False, None, None)  # noqa: FBT003
+        self._journal.removed(ghost.row)
+        self._haunt(ghost)
+
     def restore(self, ghost: Ghost) -> None:
         """Take up what an earlier mount left. No checkpoint."""
         ghost.late = True
@@ -138,6 +144,16 @@ class DeferredDeletes:
         file.inherits = [key for key in file.inherits if self._is_heir(file, key)]
         for key in file.inherits:
             self._journal.inherited(key, None if file.local_only or file.removed else file.key)
+
+    def heir_stored(self, file: File) -> None:
+        """Note that the store has an heir's bytes under its own key: nobody needs the old record. No error."""
+        for key in file.inherits:
+            if self._is_heir(file, key):
+                try:
+                    self._journal.inherited(key, None)
+                except OSError as error:
+                    log.warning("%s", error)
+        file.inherits.clear()
 
     def _is_heir(self, file: File, key: RecordKey) -> bool:
         ghost = self._ghosts.get(key)

@@ -397,6 +397,8 @@ class FileSystem:
     ) -> None:
         if isinstance(target, File):
             raise FileError(errno.ENOTDIR)
+        if folder.local_only or self._rules.is_local_only(parent, name):
+            raise FileError(errno.EXDEV)  # between what a store is to have and what not: `mv` copies
         if target is not None:
             await self.rmdir(parent.number, name)
         await self._moves.rename(folder, parent, self._new_component(parent, name))

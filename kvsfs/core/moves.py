@@ -16,11 +16,12 @@ from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.listing import Lister
 from kvsfs.core.markers import Markers
-from kvsfs.core.records import Records, Sent, confirm
+from kvsfs.core.records import Records, Sent
 from kvsfs.core.renames import REPLY_SECONDS
 from kvsfs.core.uploads import Uploads
 from kvsfs.core.versions import Versions
-from kvsfs.errors import FileError
+from kvsfs.errors import FileError, StoreUnreachable
+from kvsfs.types import RecordKey
 
 log = logging.getLogger(__name__)
 
@@ -114,16 +115,22 @@ class Moves:
         """Store one record under its new key, if that is quickly done."""
         for file in _files(folder):
             if file.stored and not file.dirty:
-                component, new = file.component, names.encode(path + _below(file, folder))
+                new = names.encode(path + _below(file, folder))
                 with trio.move_on_after(REPLY_SECONDS):
-                    content = await self._versions.acquire(file)
-                    try:
-                        async with file.remote:
-                            return file, await self._records.send(file, content, new, component)
-                    finally:
-                        self._versions.release(file, content)
+                    return file, await self._send_under(file, new)
                 return None
         return None
+
+    async def _send_under(self, file: File, key: RecordKey) -> Sent:
+        content = await self._versions.acquire(file)
+        try:
+            async with file.remote:
+                return await self._records.send(file, content, key, file.component)
+        except (StoreUnreachable, trio.Cancelled):
+            self._deletes.bury_stray(key, self._inodes.root)  # for all we know it is there
+            raise
+        finally:
+            self._versions.release(file, content)
 
     def _rename_here(
         self, folder: Folder, parent: Folder, component: bytes, sent: tuple[File, Sent] | None
@@ -143,7 +150,7 @@ class Moves:
             self._arrive(file)
         if sent is not None and not sent[0].dirty and sent[1].content is sent[0].content:
             sent[0].origin = None
-            confirm(*sent)
+            self._records.confirm(*sent)
         left = {file for file in files if file.origin is not None}
         move = Move(old, path, len(left), left)
         for file in left:
@@ -166,7 +173,7 @@ class Moves:
     def _leave(self, file: File, path: bytes) -> None:
         """Let a file be known under its new key; the record under the old one is deleted when it is not needed."""
         if file.stored:
-            if not file.dirty:
+            if not file.dirty and file.origin is None:
                 file.origin = file.key
             self._deletes.bury(file, heir=file, heir_key=names.encode_local(path))
         if file.origin is None:

@@ -78,8 +78,11 @@ class Records:
     # --- the journal ------------------------------------------------------------------------------
 
     def keep(self, file: File, content: Content) -> None:
-        """Journal the bytes of `content`, which must be complete, as closed, unless they are. Raises OSError."""
-        if content.dirty and not content.closed:
+        """Journal the bytes of `content`, which must be complete, as closed, unless they are. Raises OSError.
+
+        Not those of a removed file: nothing is to bring it back.
+        """
+        if content.dirty and not content.closed and not file.removed:
             content.keep(_closed(file, content.blob))
 
     def describe(self, file: File) -> None:
@@ -206,6 +209,12 @@ class Records:
             self._deletes.inherited(file)
         self._versions.drop(file)
 
+    def confirm(self, file: File, sent: Sent) -> None:
+        """Note that the store has a version, under the key that the file has or is about to get. No checkpoint."""
+        if sent.content.version <= sent.version:
+            self._deletes.heir_stored(file)  # first: or a crash would take the old record for the newer one
+        _confirm(file, sent)
+
     async def _upload(self, file: File, content: Content) -> None:
         if file.removed:
             return
@@ -222,7 +231,7 @@ class Records:
         except (StoreUnreachable, trio.Cancelled):
             file.stored = True  # for all we know: an unlink must delete it, or it would come back
             raise
-        confirm(file, sent)
+        self.confirm(file, sent)
         self.filled(file.parent)
         self.attributes.note(file)
 
@@ -238,8 +247,7 @@ class Records:
                 log.warning("%s was renamed to %s, and is still in the store: %s", origin, file.key, error)
 
 
-def confirm(file: File, sent: Sent) -> None:
-    """Note that the store has a version, under the key that the file has or is about to get."""
+def _confirm(file: File, sent: Sent) -> None:
     sent.content.confirm(sent.version)
     now = trio.current_time()
     file.stored, file.failure, file.late = True, None, False

@@ -14,7 +14,7 @@ from kvsfs.core.content import Content
 from kvsfs.core.deletes import DeferredDeletes, Ghost
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.name_rules import NameRules
-from kvsfs.core.records import Records, confirm, require_name
+from kvsfs.core.records import Records, require_name
 from kvsfs.core.tuning import Tuning
 from kvsfs.core.versions import Versions
 from kvsfs.errors import StoreError
@@ -76,7 +76,7 @@ class Renames:
         """
         known = (target.stored, target.head, target.listed_size) if target is not None else (False, None, 0)
         if file.stored:
-            if not file.dirty:
+            if not file.dirty and file.origin is None:
                 file.origin = file.key
             local_only = self._rules.is_local_only(folder, names.display(component))
             key = None if local_only else names.encode(folder.path + component)
@@ -156,7 +156,7 @@ class Renames:
         sent = await self._records.send(file, content, key, component)
         if file.in_store:
             await self._delete_old(file, folder)
-        confirm(file, sent)
+        self._records.confirm(file, sent)
         return True
 
     def _waits(self, file: File, content: Content) -> bool:

@@ -43,7 +43,8 @@ class Resumption:
         self._blobs.set_aside_others({upload.closed.blob for upload in uploads})
         for upload in uploads:
             self._resume_upload(upload)
-        for removed in self._journal.all_removed():
+        # Those that have bytes first: an heir of several records is read from the one.
+        for removed in sorted(self._journal.all_removed(), key=lambda removed: not removed.moving):
             self._resume_ghost(removed)
         if uploads:
             log.warning("%d files of an earlier mount were not uploaded yet: they are now", len(uploads))
@@ -72,16 +73,12 @@ class Resumption:
 
     def _resume_ghost(self, removed: Removed) -> None:
         heir = None if removed.heir is None else self._inodes.find(removed.heir)
-        if removed.moving and removed.heir is not None and heir is None:
+        if removed.heir is not None and heir is None:  # nothing newer was closed under the new name
             heir = self._file_at(removed.heir)
             heir.origin, heir.listed_size = removed.key, removed.size
             heir.content_type, heir.type_guessed = removed.content_type, removed.type_guessed
             self._versions.attributes.restore([heir])
             self._uploads.retry(heir)
-        elif removed.heir is not None and (heir is None or not heir.dirty):
-            # Its bytes were never closed under the other name, or are in the store: the record may stay.
-            self._journal.settled(removed.key)
-            return
         path = names.decode(removed.key)
         folder, component = self._inodes.folder_at(path), path.rpartition(b"/")[2]
         ghost = Ghost(

@@ -48,7 +48,7 @@ class Uploads:
         Raises StoreError, OSError; StoreTimeout when `close_timeout` is over: the process gets its error, the bytes
         stay, and are tried again.
         """
-        if content.local_only or not content.dirty:
+        if content.local_only or not content.dirty or file.removed:
             return
         await self._keep(file, content)
         delay = self._delay(file)

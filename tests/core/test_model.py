@@ -14,7 +14,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -62,6 +62,8 @@ class Node:
     guessed: bool = True
     """The mount knows that it has guessed the type; after a remount it does not."""
     linked: bool = True
+    closed: int | None = None
+    """Number of the newest version whose close, or fsync, was answered: no crash takes it away."""
 
     @property
     def newest(self) -> int:
@@ -87,6 +89,11 @@ class Handle:
         return self.flags & os.O_ACCMODE != os.O_RDONLY
 
 
+def moved(name: str, path: str, new: str) -> str:
+    """Give the name that something has after `path` was renamed to `new`."""
+    return new + name[len(path) :] if name == path or name.startswith(f"{path}/") else name
+
+
 def is_held_back(path: str) -> bool:
     """Tell whether a file's upload may wait for the grace; the end of the mount shows that it comes."""
     return NameRules().is_temporary(path.encode())
@@ -98,6 +105,7 @@ class Alone:
 
     def __init__(self, mount: Mounted) -> None:
         self.m = mount
+        self.writes_back = mount.tuning.write_back is not None
         self.files: dict[str, Node] = {}
         self.folders: set[str] = set()
         self.handles: list[Handle] = []
@@ -218,6 +226,30 @@ class Alone:
             self.files[new] = self.files.pop(path)
 
         await self.start(f"rename {path} {new}", body, on_names=True)
+
+    async def op_rename_folder(self, path: str, new: str) -> None:
+        async def body() -> None:
+            if not self.is_there(parent_of(path)) or not self.is_there(parent_of(new)):
+                return
+            if f"{new}/".startswith(f"{path}/") or f"{path}/".startswith(f"{new}/"):
+                return  # the kernel's business
+            self.m.hooks.answer("set_record")
+            expected = 0
+            if path not in self.folders:
+                expected = errno.ENOENT
+            elif new in self.folders and self.children(new):
+                expected = errno.ENOTEMPTY
+            outcomes = (expected, errno.EXDEV) if not expected else (expected,)
+            _, failed = await self.attempt(self.m.rename(path, new), *outcomes)
+            if not failed:
+                self.files = {moved(name, path, new): node for name, node in self.files.items()}
+                self.folders = {moved(name, path, new) for name in self.folders}
+            elif new in self.folders and not self.children(new) and expected == 0:
+                _, gone = await self.attempt(self.m.walk(new), 0, errno.ENOENT)
+                if gone:
+                    self.folders.discard(new)
+
+        await self.start(f"rename folder {path} {new}", body, on_names=True)
 
     async def op_mkdir(self, path: str) -> None:
         async def body() -> None:
@@ -345,7 +377,8 @@ class Alone:
         # Without interference: an error would not tell whether the size was changed.
         await self.m.fs.setattr(node.number, Changes(size=size), None)
         self.cut(node, size)
-        if not is_held_back(path):
+        node.closed = node.newest
+        if not is_held_back(path) and not self.writes_back:
             assert await self.m.other.read(key_of(path)) == node.data
 
     async def op_touch(self, path: str, time_ns: int, mode: int) -> None:
@@ -381,6 +414,10 @@ class Alone:
             _, failed = await self.attempt(call(handle.fh), 0)
             handle.busy -= 1
             path = next((p for p, n in self.files.items() if n is handle.node), None)
+            if not failed and version is not None:
+                handle.node.closed = max(version, handle.node.closed or 0)
+            if self.writes_back:
+                return
             if not failed and version is not None and path and not is_held_back(path) and not self.names_busy:
                 assert await self.m.other.read(key_of(path)) in handle.node.versions[version:]
 
@@ -454,6 +491,36 @@ class Alone:
         calls = self.m.calls
         assert {path: await self.kept(path) for path in kept} == kept
         assert self.m.calls - calls <= Counter(list_keys=1000)
+
+    async def op_crash(self) -> None:
+        """Kill the daemon: of each file there is what was closed last, or what came after it; nothing else."""
+        await self.finish()
+        self.handles.clear()
+        await self.m.remount()
+        for folder in sorted(
+            self.folders
+        ):  # one that was made a moment ago may be gone, with all that is in it
+            if (await self.attempt(self.m.walk(folder), 0, errno.ENOENT))[1]:
+                assert not any(
+                    n.closed is not None for p, n in self.files.items() if p.startswith(f"{folder}/")
+                )
+                self.folders.discard(folder)
+        for path, node in list(self.files.items()):
+            inode, failed = (None, errno.ENOENT)
+            if self.is_there(parent_of(path)):
+                inode, failed = await self.attempt(self.m.walk(path), 0, errno.ENOENT)
+            if failed:
+                assert node.closed is None, f"{path} was closed, and is gone"
+                del self.files[path]
+                continue
+            found = await self.m.read_file(path)
+            assert found in node.versions[node.closed or 0 :]
+            assert inode is not None
+            fresh = Node(inode.number, bytearray(found), [found], guessed=False, closed=0)
+            self.files[path] = fresh
+        for folder in ("", *self.folders):
+            assert sorted(await self.m.names(folder)) == self.children(folder)
+        await trio.testing.wait_all_tasks_blocked()  # streams that nobody reads end
 
     async def kept(self, path: str) -> tuple[object, ...]:
         """What a remount changes nothing of."""
@@ -529,6 +596,7 @@ operations = st.one_of(
     st.tuples(st.just("unlink"), files),
     st.tuples(st.just("rename"), files, files),
     st.tuples(st.sampled_from(("mkdir", "rmdir")), folders),
+    st.tuples(st.just("rename_folder"), folders, folders),
     st.tuples(st.just("ls"), st.one_of(st.just(""), folders)),
     st.tuples(st.just("lookup"), st.one_of(files, folders)),
     st.tuples(st.just("wait"), waits),
@@ -542,6 +610,7 @@ operations = st.one_of(
     st.tuples(st.just("slow"), st.sampled_from((0.0, 0.5, 3.0))),
     st.tuples(st.just("settle")),
     st.tuples(st.just("restart")),
+    st.tuples(st.just("crash")),
 )
 
 
@@ -553,14 +622,15 @@ ALONE = given(
     schedule=st.random_module(),  # trio shuffles its tasks: another seed is another schedule
     ops=st.lists(operations, min_size=15, max_size=60),
     page_size=st.sampled_from((1, 2, 1000)),
+    write_back=st.sampled_from((None, None, 0.0, 5.0)),
 )
 
 
-def run_alone(schedule: object, ops: list[Op], page_size: int) -> None:
-    note(f"{schedule}, {page_size=}")
+def run_alone(schedule: object, ops: list[Op], page_size: int, write_back: float | None) -> None:
+    note(f"{schedule}, {page_size=}, {write_back=}")
 
     async def main() -> None:
-        async with mounted(tuning=TUNING, page_size=page_size) as m:
+        async with mounted(tuning=replace(TUNING, write_back=write_back), page_size=page_size) as m:
             await Alone(m).run(ops)
 
     on_mock_clock(main)
@@ -568,17 +638,19 @@ def run_alone(schedule: object, ops: list[Op], page_size: int) -> None:
 
 @USUAL
 @ALONE
-def test_a_mount_alone_is_a_posix_file_system(schedule: object, ops: list[Op], page_size: int) -> None:
-    run_alone(schedule, ops, page_size)
+def test_a_mount_alone_is_a_posix_file_system(
+    schedule: object, ops: list[Op], page_size: int, write_back: float | None
+) -> None:
+    run_alone(schedule, ops, page_size, write_back)
 
 
 @pytest.mark.long
 @LONG
 @ALONE
 def test_a_mount_alone_is_a_posix_file_system_at_length(
-    schedule: object, ops: list[Op], page_size: int
+    schedule: object, ops: list[Op], page_size: int, write_back: float | None
 ) -> None:
-    run_alone(schedule, ops, page_size)
+    run_alone(schedule, ops, page_size, write_back)
 
 
 # --- with others ------------------------------------------------------------------------------------
