@@ -37,6 +37,7 @@ class Breaker:
 
     def __init__(self) -> None:
         self._answered_at: float | None = None
+        self._has_answered = False
         self._asked: set[str] = set()
         self._failed: set[str] = set()
         self._failed_connects = 0
@@ -75,7 +76,7 @@ class Breaker:
         """Note an answer that is not the API's failure: a refusal counts, too. Closes the breaker."""
         if self.is_open:
             log.info("the store answers again")
-        self._answered_at = trio.current_time()
+        self._answered_at, self._has_answered = trio.current_time(), True
         self._asked.clear()
         self._failed.clear()
         self._failed_connects = self._probes = 0
@@ -90,7 +91,8 @@ class Breaker:
             return
         self._failed.add(subject)
         if len(self._failed) >= SILENT_SUBJECTS or self._failed_connects >= FAILED_CONNECTS:
-            log.info("the store does not answer: calls fail at once until it does")
+            if self._has_answered:  # else the command that has just begun says it
+                log.info("the store does not answer: calls fail at once until it does")
             self._schedule_probe()
 
     def _schedule_probe(self) -> None:
