@@ -142,9 +142,7 @@ def test_a_renamed_file_has_one_name_at_the_other(two: Two, store: StoreApi) -> 
 
 
 @pytest.mark.parametrize(("before", "after"), [(200_000, 300_000), (300_000, 200_000), (200_000, 200_000)])
-def test_an_open_file_is_read_on_as_it_was_opened(
-    two: Two, store: StoreApi, before: int, after: int
-) -> None:
+def test_an_open_file_is_read_on_as_it_was_opened(two: Two, store: StoreApi, before: int, after: int) -> None:
     old, new = b"A" * before, b"B" * after
     store.put("f", old)
     with (two[1] / "f").open("rb", buffering=0) as reader:
