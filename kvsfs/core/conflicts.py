@@ -16,7 +16,7 @@ import trio
 
 from kvsfs.cache.blobs import Blob
 from kvsfs.core import content_types, names
-from kvsfs.core.content import Content
+from kvsfs.core.content import Content, Sent
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.errors import FileError
 from kvsfs.store.bodies import FileBody
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class Conflicts:
     """Compares before uploads that come late, and before all of them with `keep_both`.
 
-    Both methods are called with the file's `remote` lock held, and raise StoreError, OSError.
+    All methods are called with the file's `remote` lock held, and raise StoreError, OSError.
     """
 
     def __init__(self, store: Store, inodes: InodeTable, *, keep_both: bool) -> None:
@@ -37,26 +37,30 @@ class Conflicts:
         self._inodes = inodes
         self._keep_both = keep_both
 
-    async def settle(self, file: File, content: Content) -> bool:
-        """Tell whether an upload is not to be done any more: its bytes are in the store, here or under another name."""
+    async def look(self, file: File, content: Content) -> RecordHead | None:
+        """Give the headers of what is in the way of an upload: a record that is not the one we started from."""
         asks = file.late or self._keep_both or content.superseded
         if not asks or file.origin is not None:
-            return False
+            return None
         head = await self._store.head_record(file.key)
         if head is None or not (content.superseded or _is_anothers(file, head)):
-            return False
+            return None
+        return head
+
+    async def compare(self, file: File, content: Content, head: RecordHead) -> Sent | None:
+        """Tell whether that record is ours after all: the answer to an upload may have been lost."""
         with content.frozen() as (blob, version):
-            if await self._has_these_bytes(file, head, blob):
-                log.info("%s is in the store already: an answer was lost", file.key)
-                content.confirm(version)
-                file.stored, file.head, file.length = True, head, blob.size
-            else:
-                await self._store_beside(file, blob)
-                content.confirm(version)
-                _show_the_other(file, content, head)
-        file.failure, file.late = None, False
-        file.unanswered.clear()
-        return True
+            if not await self._has_these_bytes(file, head, blob):
+                return None
+            stored_size = blob.size if head.content_encoding is None else file.listed_size
+            return Sent(content, version, blob.size, stored_size, head)
+
+    async def store_beside(self, file: File, content: Content, head: RecordHead) -> None:
+        """Let somebody else's record stay, and store our bytes under a name of their own."""
+        with content.frozen() as (blob, version):
+            await self._store_beside(file, blob)
+        content.confirm(version)
+        _show_the_other(file, content, head)
 
     async def _has_these_bytes(self, file: File, head: RecordHead, blob: Blob) -> bool:
         """Compare a record with our bytes, unless its length tells: our own PUT may have come through unheard."""
@@ -111,6 +115,8 @@ def _show_the_other(file: File, content: Content, head: RecordHead) -> None:
     file.content_type, file.type_guessed = head.content_type, False
     file.validated_at = -math.inf
     file.changed_at = trio.current_time()
+    file.failure, file.late = None, False
+    file.unanswered.clear()
     content.superseded = True
 
 

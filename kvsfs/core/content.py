@@ -13,6 +13,7 @@ from kvsfs.cache.blobs import Blob
 from kvsfs.cache.folder import CacheFolder
 from kvsfs.cache.journal import Closed
 from kvsfs.core.fetching import Fetch
+from kvsfs.types import RecordHead
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,17 @@ class Kept:
     version: int
     blob: Blob
     row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A version of a file's bytes that the store has taken."""
+
+    content: Content
+    version: int
+    size: int
+    stored_size: int
+    head: RecordHead
 
 
 class Content:

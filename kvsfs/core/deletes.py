@@ -270,7 +270,8 @@ class DeferredDeletes:
 
     def _note_removal(self, ghost: Ghost) -> None:
         """Let no page that was asked for before bring the name back."""
-        if names.encode(ghost.folder.path + ghost.component) == ghost.key:
+        path = ghost.folder.path + ghost.component
+        if path and names.encode(path) == ghost.key:
             ghost.folder.note_removal(ghost.component, trio.current_time())
 
     def _settled(self, key: RecordKey) -> None:

@@ -12,11 +12,12 @@ import trio
 
 from kvsfs.cache.journal import Journal
 from kvsfs.core import names
+from kvsfs.core.content import Sent
 from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.listing import Lister
 from kvsfs.core.markers import Markers
-from kvsfs.core.records import Records, Sent
+from kvsfs.core.records import Records
 from kvsfs.core.renames import REPLY_SECONDS
 from kvsfs.core.uploads import Uploads
 from kvsfs.core.versions import Versions
@@ -103,8 +104,10 @@ class Moves:
         sent = await self._send_first(folder, path)
         async with _all_locked(folder):
             _check_names(folder, path)
+            prefix = folder.prefix
             with self._journal.together():
                 move = self._rename_here(folder, parent, component, sent)
+        self._records.attributes.moved_below(prefix, folder.prefix)
         await trio.to_thread.run_sync(self._journal.make_durable)
         for file in list(move.left):
             self._uploads.retry(file)
@@ -142,9 +145,7 @@ class Moves:
             self._leave(file, path + _below(file, folder))
         if folder.parent is not None:
             folder.parent.removals[folder.component + b"/"] = trio.current_time()
-        old_prefix = folder.prefix
         self._inodes.move_folder(folder, parent, component)
-        self._records.attributes.moved_below(old_prefix, folder.prefix)
         self._settle_in(folder)
         for file in files:
             self._arrive(file)

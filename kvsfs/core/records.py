@@ -9,7 +9,6 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import trio
 
@@ -18,31 +17,20 @@ from kvsfs.cache.journal import Base, Closed
 from kvsfs.core import content_types
 from kvsfs.core.compression import Compression
 from kvsfs.core.conflicts import Conflicts
-from kvsfs.core.content import Content
+from kvsfs.core.content import Content, Sent
 from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.fetching import AHEAD_BYTES
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.versions import Versions
 from kvsfs.errors import FileError, StoreError, StoreUnreachable
 from kvsfs.store.protocol import Store
-from kvsfs.types import RecordHead, RecordKey
+from kvsfs.types import RecordKey
 
 log = logging.getLogger(__name__)
 
 TYPE_SAMPLE_BYTES = 64 * 1024
 """How much of a file is looked at to guess its type: magic numbers sit in the first KiB, text needs a fair
 sample."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A version of a file's bytes that the store has taken."""
-
-    content: Content
-    version: int
-    size: int
-    stored_size: int
-    head: RecordHead
 
 
 class Records:
@@ -220,10 +208,19 @@ class Records:
             return
         self._versions.make_current(file, content)
         await self._deletes.exhume(file.key, by=file)
-        if content.dirty and await self._conflicts.settle(file, content):
-            return
-        await self._put(file, content)
-        await self._delete_origin(file)
+        other = await self._conflicts.look(file, content) if content.dirty else None
+        if other is None:
+            await self._put(file, content)
+            await self._delete_origin(file)
+        elif (sent := await self._conflicts.compare(file, content, other)) is not None:
+            self._stored(file, sent)
+        else:
+            await self._conflicts.store_beside(file, content, other)
+
+    def _stored(self, file: File, sent: Sent) -> None:
+        self.confirm(file, sent)
+        self.filled(file.parent)
+        self.attributes.note(file)
 
     async def _put(self, file: File, content: Content) -> None:
         try:
@@ -231,9 +228,7 @@ class Records:
         except (StoreUnreachable, trio.Cancelled):
             file.stored = True  # for all we know: an unlink must delete it, or it would come back
             raise
-        self.confirm(file, sent)
-        self.filled(file.parent)
-        self.attributes.note(file)
+        self._stored(file, sent)
 
     async def _delete_origin(self, file: File) -> None:
         """Delete the record that a moved file's bytes came from, now that its own has them."""
