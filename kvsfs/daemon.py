@@ -14,6 +14,9 @@ import trio
 from kvsfs import config
 from kvsfs.cache.blobs import BlobFolder
 from kvsfs.cache.folder import CacheFolder
+from kvsfs.control.commands import Commands
+from kvsfs.control.server import ControlServer
+from kvsfs.control.status import DRAINING, About, Status
 from kvsfs.core.filesystem import FileSystem
 from kvsfs.core.inodes import Ownership
 from kvsfs.core.tuning import Tuning
@@ -34,10 +37,10 @@ from kvsfs.fuse.session import (
     check_fuse,
     check_mount_point,
 )
+from kvsfs.metrics import StoreMeter
 from kvsfs.options import CACHE_BYTES, MountConfig
 from kvsfs.server.spawn import local_server
-from kvsfs.store.apify import ApifyStoreCollection
-from kvsfs.store.protocol import Store
+from kvsfs.store.apify import ApifyStore, ApifyStoreCollection
 from kvsfs.store.retry import Deadlines
 from kvsfs.store.sources import LocalSource, RemoteSource, parse_source
 from kvsfs.types import ContentEncoding, StoreInfo
@@ -49,9 +52,10 @@ log = logging.getLogger(__name__)
 class _Mounted:
     """An opened store. `identity` is the same at every mount of it, and names its cache folder."""
 
-    store: Store
+    store: ApifyStore
     info: StoreInfo
     identity: str
+    meter: StoreMeter
 
 
 def check(settings: MountConfig) -> None:
@@ -75,29 +79,43 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
         cache_dir = settings.cache_dir or config.cache_folder(mounted.identity)
         cache = CacheFolder(cache_dir, settings.cache_min_free)
         stack.callback(cache.close)
+        _note_mount(cache, settings, mounted.info)
         background = await stack.enter_async_context(trio.open_nursery())
         invalidation = Invalidation()
+        tuning = _tuning(settings, cache.blobs)
         filesystem = FileSystem(
             mounted.store,
             mounted.info,
             cache,
             background,
-            tuning=_tuning(settings, cache.blobs),
+            tuning=tuning,
             ownership=_ownership(settings),
             kernel=invalidation,
         )
         stack.callback(filesystem.close)
-        presence = await _serve(Session(filesystem, settings.mount_point, invalidation), settings, ready)
+        status = Status(
+            _about(settings, mounted.info, cache, tuning), filesystem, mounted.store, mounted.meter
+        )
+        session = Session(filesystem, settings.mount_point, invalidation)
+        presence = await _serve(session, settings, status, background, ready)
         left = await _drain(filesystem, settings.drain_timeout)
         background.cancel_scope.cancel()
     presence.end(left)
     return ExitCode.NOT_ALL_UPLOADED if left else ExitCode.OK
 
 
-async def _serve(session: Session, settings: MountConfig, ready: Callable[[], None]) -> Presence:
+async def _serve(
+    session: Session,
+    settings: MountConfig,
+    status: Status,
+    background: trio.Nursery,
+    ready: Callable[[], None],
+) -> Presence:
     session.mount(MountOptions(settings.source, settings.read_only, settings.allow_other))
     try:
         presence = Presence(settings.mount_point)
+        control = ControlServer(presence.folder, settings.mount_point, Commands(status).by_name())
+        await background.start(control.run)
         async with trio.open_nursery() as nursery:
 
             async def answering() -> None:
@@ -109,6 +127,7 @@ async def _serve(session: Session, settings: MountConfig, ready: Callable[[], No
             nursery.cancel_scope.cancel()
     finally:
         session.close()
+    status.state = DRAINING
     return presence
 
 
@@ -138,25 +157,25 @@ async def _drain(filesystem: FileSystem, seconds: float) -> list[str]:
 
 @asynccontextmanager
 async def _opened(settings: MountConfig) -> AsyncIterator[_Mounted]:
-    source = parse_source(settings.source)
+    source, meter = parse_source(settings.source), StoreMeter()
     deadlines = Deadlines.within(settings.timeout)
     if isinstance(source, LocalSource):
         folder = config.local_data_folder()
         async with (
             local_server(folder) as server,
-            ApifyStoreCollection(server.url, token=server.token, deadlines=deadlines) as stores,
+            ApifyStoreCollection(server.url, token=server.token, deadlines=deadlines, meter=meter) as stores,
         ):
             with _explained(server.url):
                 info = await stores.get_or_create(source.name)
-            yield _Mounted(stores.store(info.id), info, f"local:{folder}:{info.id}")
+            yield _Mounted(stores.store(info.id), info, f"local:{folder}:{info.id}", meter)
         return
     token = config.find_token(settings.token_file)
     with _explained(settings.api_url):
-        stores = ApifyStoreCollection(settings.api_url, token=token, deadlines=deadlines)
+        stores = ApifyStoreCollection(settings.api_url, token=token, deadlines=deadlines, meter=meter)
     async with stores:
         with _explained(settings.api_url):
             info = await _require(stores, source, has_token=token is not None)
-        yield _Mounted(stores.store(info.id), info, f"{settings.api_url}:{info.id}")
+        yield _Mounted(stores.store(info.id), info, f"{settings.api_url}:{info.id}", meter)
 
 
 async def _require(stores: ApifyStoreCollection, source: RemoteSource, *, has_token: bool) -> StoreInfo:
@@ -197,6 +216,24 @@ def _explained(api_url: str) -> Iterator[None]:
         raise CommandError(
             ExitCode.UNREACHABLE, f"{api_url} does not answer as the API does: {error}"
         ) from error
+
+
+def _note_mount(cache: CacheFolder, settings: MountConfig, info: StoreInfo) -> None:
+    cache.blobs.note_mount(
+        {"source": settings.source, "store_id": info.id, "mount_point": settings.mount_point}
+    )
+
+
+def _about(settings: MountConfig, info: StoreInfo, cache: CacheFolder, tuning: Tuning) -> About:
+    return About(
+        source=settings.source,
+        mount_point=settings.mount_point,
+        info=info,
+        cache_folder=cache.blobs.path,
+        read_only=settings.read_only,
+        write_back=tuning.write_back,
+        cache_limit=tuning.cache_bytes,
+    )
 
 
 def _tuning(settings: MountConfig, blobs: BlobFolder) -> Tuning:

@@ -122,6 +122,8 @@ class ExitCode(enum.IntEnum):
     MOUNT_FAILED = 32
     CACHE_UNUSABLE = 33
     NOT_ALL_UPLOADED = 40
+    NOTHING_PENDING = 41
+    NO_ANSWER = 42
     ADDRESS_IN_USE = 50
     DATA_DAMAGED = 51
     NOT_ALL_FITS = 60

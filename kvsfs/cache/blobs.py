@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from kvsfs.cache.ranges import Ranges
 from kvsfs.errors import CommandError, ExitCode
@@ -22,6 +23,9 @@ _COPY_BYTES = 16 * 1024 * 1024
 
 _LABEL_LENGTH = 200
 """Characters of a key that a cache file's name carries: with 33 before it, below the 255 of ext4."""
+
+LOCK = "lock"
+"""The file that a running daemon holds locked; what it has mounted stands in it."""
 
 _BLOB_NAME = re.compile(r"[0-9a-f]{32}(\..*)?", re.DOTALL)
 """Sixteen random bytes, and the record's key once the blob is dirty."""
@@ -228,6 +232,11 @@ class BlobFolder:
             self._remove_clean()
             stack.pop_all()
 
+    def note_mount(self, about: Mapping[str, str]) -> None:
+        """Note what is mounted with this folder, for those who look at it from outside. Raises OSError."""
+        os.ftruncate(self._lock_fd, 0)
+        os.pwrite(self._lock_fd, json.dumps(about).encode(), 0)
+
     def create(self) -> Blob:
         """Make a new, empty, clean blob, acquired once. Raises OSError."""
         blob = Blob(os.path.join(self._clean, secrets.token_hex(16)), self.make_room, self._keep_free)
@@ -340,8 +349,8 @@ class BlobFolder:
 
     def _open_lock(self) -> int:
         """Open the file that marks the folder as ours. It is made before all others: they are never alone."""
-        names, lock = os.listdir(self.path), os.path.join(self.path, "lock")
-        if names and not ("lock" in names and os.path.isfile(lock)):
+        names, lock = os.listdir(self.path), os.path.join(self.path, LOCK)
+        if names and not (LOCK in names and os.path.isfile(lock)):
             message = (
                 f"the cache folder {self.path} holds files that are not kvsfs's: "
                 "name a folder that is empty or does not exist yet with --cache-dir"

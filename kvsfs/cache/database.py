@@ -12,6 +12,7 @@ import logging
 import os
 import sqlite3
 import time
+from urllib.parse import quote
 
 from kvsfs.errors import CommandError, ExitCode
 
@@ -105,6 +106,25 @@ class Database:
         self.connection.close()
 
 
+class UnusedDatabase(Database):
+    """The file of a folder that no daemon uses, as it lies there: to be read, and closed at once."""
+
+    def __init__(self, path: str) -> None:
+        """Open it. Raises sqlite3.OperationalError while a daemon has it, CommandError as `Database` does."""
+        self.path = path
+        # A reader in a log that a killed daemon left is as good as any: SQLite makes its index beside it.
+        self.connection = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=0)
+        try:
+            version = _version(path, self.connection)
+        except BaseException:
+            self.connection.close()
+            raise
+        if version < SCHEMA_VERSION:
+            self.connection.close()
+            message = f"{path} was written by an earlier version of kvsfs: mount its store once"
+            raise CommandError(ExitCode.CACHE_UNUSABLE, message)
+
+
 def _open(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
@@ -127,13 +147,18 @@ def _check(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(verdict)
 
 
-def _migrate(path: str, connection: sqlite3.Connection) -> None:
+def _version(path: str, connection: sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
         message = (
             f"{path} was written by a later version of kvsfs: upgrade kvsfs, or name another --cache-dir"
         )
         raise CommandError(ExitCode.CACHE_UNUSABLE, message)
+    return int(version)
+
+
+def _migrate(path: str, connection: sqlite3.Connection) -> None:
+    version = _version(path, connection)
     for number, tables in enumerate(MIGRATIONS[version:], version + 1):
         connection.executescript(f"BEGIN; {tables}; PRAGMA user_version = {number}; COMMIT")
 

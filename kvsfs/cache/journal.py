@@ -144,16 +144,25 @@ class Journal:
         with self._errors():
             self._connection.execute("DELETE FROM uploads WHERE id = ?", (row,))
 
-    def uploads(self) -> list[Upload]:
-        """Give all closed versions, oldest first."""
+    def uploads(self, most: int = -1) -> list[Upload]:
+        """Give the closed versions, oldest first: all of them, or `most` with those that failed for good before."""
+        order = "id" if most < 0 else "final DESC, id"
         with self._errors():
             rows = self._connection.execute(
-                f"SELECT id, attempts, failure, final, closed_at, {_COLUMNS} FROM uploads ORDER BY id"  # noqa: S608
+                f"SELECT id, attempts, failure, final, closed_at, {_COLUMNS} FROM uploads "  # noqa: S608
+                f"ORDER BY {order} LIMIT ?",
+                (most,),
             ).fetchall()
         return [
             Upload(row, _closed(values), attempts, failure, bool(final), closed_at)
             for row, attempts, failure, final, closed_at, *values in rows
         ]
+
+    def failed_for_good(self) -> int:
+        """Count the closed versions that are not tried again by themselves."""
+        with self._errors():
+            (count,) = self._connection.execute("SELECT count(*) FROM uploads WHERE final").fetchone()
+        return int(count)
 
     def removed(self, *records: Removed) -> None:
         """Note records that are gone here and still in the store."""

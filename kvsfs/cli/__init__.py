@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from kvsfs.cli import check, config, mount, serve, umount
+from kvsfs.cli import check, config, mount, serve, status, umount
 from kvsfs.errors import CommandError
 
 _STDERR = 2
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command("mount")(mount.mount)
 app.command("umount")(umount.umount)
+app.command("status")(status.status)
 app.command("check")(check.check)
 app.command("serve")(serve.serve)
 app.add_typer(config.app, name="config")

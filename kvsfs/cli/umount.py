@@ -11,6 +11,6 @@ def umount(
     mount_point: Annotated[str, typer.Argument(metavar="MOUNTPOINT", help="Where the store is mounted.")],
 ) -> None:
     """Unmount a store, wait for its uploads, and tell what is left."""
-    from kvsfs.fuse.leaving import leave
+    from kvsfs.control.leaving import leave
 
     leave(mount_point)

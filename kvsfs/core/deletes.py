@@ -46,6 +46,8 @@ class Ghost:
     """Others have had time to write the record: its DELETE has failed once, or an earlier mount removed it."""
     request: trio.Lock = field(default_factory=trio.Lock)
     """Held around the DELETE."""
+    failure: StoreError | None = None
+    """Why the last DELETE failed."""
 
     @property
     def moving(self) -> bool:
@@ -201,6 +203,14 @@ class DeferredDeletes:
         for ghost in self._ghosts.values():
             ghost.waiting.cancel()
 
+    def ghosts(self) -> list[Ghost]:
+        """Give all records that are gone here and still in the store."""
+        return list(self._ghosts.values())
+
+    def ghost(self, key: RecordKey) -> Ghost | None:
+        """Find a record that is gone here and still in the store."""
+        return self._ghosts.get(key)
+
     def left(self) -> list[RecordKey]:
         """Give the records that are still in the store, but for those that moving files are in."""
         return [key for key, ghost in self._ghosts.items() if not ghost.moving]
@@ -215,6 +225,8 @@ class DeferredDeletes:
                 await self._delete(ghost)
             except StoreError as error:
                 log.error("%s was removed, and is still in the store: %s", ghost.key, error)  # noqa: TRY400
+                ghost.late = True
+                self._wait(ghost)
         return [key for key in self.left() if key.startswith(prefix)]
 
     async def delete_now(self, key: RecordKey) -> None:
@@ -260,8 +272,12 @@ class DeferredDeletes:
         async with ghost.request:
             if self._ghosts.get(ghost.key) is not ghost or ghost.is_needed:
                 return
-            if not (ghost.late and await self._is_replaced(ghost)):
-                await self._store.delete_record(ghost.key)
+            try:
+                if not (ghost.late and await self._is_replaced(ghost)):
+                    await self._store.delete_record(ghost.key)
+            except StoreError as error:
+                ghost.failure = error
+                raise
             if self._ghosts.get(ghost.key) is ghost:
                 del self._ghosts[ghost.key]
                 ghost.waiting.cancel()

@@ -39,8 +39,9 @@ from kvsfs.core.renames import Renames
 from kvsfs.core.requests import Changes, OpenFile
 from kvsfs.core.resuming import Resumption
 from kvsfs.core.tuning import Tuning
+from kvsfs.core.unstored import Unstored
 from kvsfs.core.uploads import Uploads
-from kvsfs.core.usage import Usage
+from kvsfs.core.usage import CacheUsage, Opened, Usage
 from kvsfs.core.versions import Versions
 from kvsfs.core.xattrs import Xattrs
 from kvsfs.errors import FileError, RecordNotFound, StoreUnreachable
@@ -136,6 +137,8 @@ class FileSystem:
         self.usage = Usage(store, info, self._background)
         self._files: HandleTable[FileHandle] = HandleTable()
         self._folders: HandleTable[FolderHandle] = HandleTable()
+        self.unstored = Unstored(self.inodes, cache.journal, self._uploads, self._deletes, self._files)
+        self._opened = Opened()
         nursery.start_soon(self._uploads.sweep, self._files)
         self.device: int | None = None
         """st_dev of the mount; None until mounted."""
@@ -473,6 +476,10 @@ class FileSystem:
         ]
         return left + [f"{key} (removed here, still in the store)" for key in self._deletes.left()]
 
+    def cache_usage(self) -> CacheUsage:
+        """Tell what the cache holds. No checkpoint."""
+        return CacheUsage(self._versions.cached_bytes, self._opened)
+
     def close(self) -> None:
         """Write what was learned and not written yet: the database may be closed then. No checkpoint."""
         self._attributes.flush()
@@ -502,12 +509,14 @@ class FileSystem:
     async def _acquire(self, file: File, *, truncate: bool) -> Content:
         if truncate:
             return self._versions.acquire_empty(file)
+        before, current = file.content, self._versions.is_current(file)
         try:
             content = await self._versions.acquire(file)
         except RecordNotFound:
             if file.removed:
                 raise FileError(errno.ESTALE) from None
             raise
+        self._opened.count(current=current, same=content is before)
         if file.removed and not file.handles:  # by a listing, meanwhile
             self._versions.release(file, content)
             raise FileError(errno.ESTALE)

@@ -140,10 +140,13 @@ class File(Inode):
 
     @property
     def state(self) -> str:
-        """`clean`, `dirty`, `uploading`, `failed: …` or `local-only`: the value of user.kvsfs.state."""
+        """`clean`, `dirty`, `uploading`, `failed: …` or `local-only`: the value of user.kvsfs.state.
+
+        It is clean when the store has the bytes under the file's own name.
+        """
         if self.local_only:
             return "local-only"
-        if not self.dirty:
+        if not self.dirty and self.origin is None:
             return "clean"
         if self.content is not None and self.content.uploading:
             return "uploading"

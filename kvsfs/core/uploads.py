@@ -106,7 +106,8 @@ class Uploads:
 
     def has_given_up(self, file: File) -> bool:
         """Tell whether a file has failed in a way that does not heal by itself."""
-        return file.failure is not None and not _heals(file.failure) and file not in self._queue
+        closed = file.content is not None and file.content.closed
+        return closed and file.failure is not None and file not in self._queue
 
     async def sweep(self, handles: Iterable[FileHandle]) -> NoReturn:
         """Upload what stays open and dirty for too long (a log), again and again."""
@@ -121,6 +122,11 @@ class Uploads:
     def retry(self, file: File) -> None:
         """Have a file that failed, or waits for its next attempt, tried now. No checkpoint."""
         self._queue.put(file)
+
+    @property
+    def waiting(self) -> list[File]:
+        """The files that are uploaded, wait, or are to be tried again."""
+        return list(self._queue)
 
     def next_attempt(self, file: File) -> float | None:
         """Tell when a file is due (trio time); None when nothing is waiting for it."""

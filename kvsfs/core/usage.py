@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import trio
 
@@ -18,6 +19,33 @@ FREE_BYTES = 2**50
 
 REFRESH_SECONDS = 60.0
 """The store's counters are asked for at most once a minute, and only while somebody asks for them."""
+
+
+@dataclass(slots=True)
+class Opened:
+    """How often an existing file was opened, by what it took."""
+
+    cached: int = 0
+    """Its bytes were here, and known to be current."""
+    confirmed: int = 0
+    """Its bytes were here, and the store was asked whether they are current."""
+    fetched: int = 0
+    """Its bytes came from the store."""
+
+    def count(self, *, current: bool, same: bool) -> None:
+        """Count one more: whether its bytes were known to be current, and whether they are those that were here."""
+        self.cached += current
+        self.confirmed += same and not current
+        self.fetched += not same and not current
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUsage:
+    """What the cache holds, and what it was good for."""
+
+    clean_bytes: int
+    """Of files that the store has, and that nobody has open."""
+    opened: Opened
 
 
 class Usage:

@@ -57,6 +57,11 @@ class Versions:
         self._revalidate = tuning.revalidate
         self._kernel = kernel
 
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of the clean files that nobody has open."""
+        return self._clean.used_bytes
+
     async def acquire(self, file: File) -> Content:
         """Give the file's current content; asks the store unless that is known to be current.
 
@@ -67,10 +72,10 @@ class Versions:
         and the key may be another file's by now. Checkpoints only when it asks.
         """
         _require_name(file)
-        if not self._is_current(file):
+        if not self.is_current(file):
             async with file.remote:
                 _require_name(file)
-                if not self._is_current(file):
+                if not self.is_current(file):
                     return await self._fetch(file)
         return self.hold(file)
 
@@ -223,7 +228,7 @@ class Versions:
             else:
                 assert file.in_store or file.removed
 
-    def _is_current(self, file: File) -> bool:
+    def is_current(self, file: File) -> bool:
         """Tell whether what is here needs no question: ours alone, or validated a moment ago."""
         if file.content is None:
             return False

@@ -30,10 +30,11 @@ class Presence:
 
     def __init__(self, mount_point: str) -> None:
         """Raise CommandError where no such file can be made."""
-        folder = folder_for("XDG_RUNTIME_DIR", "~/.local/state")
-        self._path = os.path.join(folder, _name(mount_point))
+        folder = self.folder = folder_for("XDG_RUNTIME_DIR", "~/.local/state")
+        self._path = os.path.join(folder, name_for(mount_point))
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
+            os.chmod(folder, 0o700)
             # A daemon that still drains may hold the file of this mount point: leave that one to it.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
@@ -61,9 +62,9 @@ class Waiter:
 
     def __init__(self, mount_point: str, owner: int) -> None:
         self._fd: int | None = None
-        for folder in _folders_of(owner):
+        for folder in folders_of(owner):
             try:
-                self._fd = os.open(os.path.join(folder, _name(mount_point)), os.O_RDONLY | os.O_CLOEXEC)
+                self._fd = os.open(os.path.join(folder, name_for(mount_point)), os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
                 continue
             break
@@ -86,7 +87,7 @@ class Waiter:
             return Outcome(None)
 
 
-def _folders_of(owner: int) -> list[str]:
+def folders_of(owner: int) -> list[str]:
     """Give the places where a user's daemons have their files, as their environment may have been."""
     folders = [
         folder_for("XDG_RUNTIME_DIR", "~/.local/state"),
@@ -95,10 +96,11 @@ def _folders_of(owner: int) -> list[str]:
     ]
     with contextlib.suppress(KeyError):
         folders.append(os.path.join(pwd.getpwuid(owner).pw_dir, ".local/state/kvsfs"))
-    return folders
+    return list(dict.fromkeys(folders))
 
 
-def _name(mount_point: str) -> str:
+def name_for(mount_point: str) -> str:
+    """Give the name of what belongs to the daemon of a mount point, whatever characters that has."""
     digest = hashlib.sha256(os.path.realpath(os.path.dirname(mount_point)).encode())
     digest.update(b"/" + os.path.basename(mount_point).encode())
     return f"mount-{digest.hexdigest()[:32]}"

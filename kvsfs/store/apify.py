@@ -18,6 +18,7 @@ from kvsfs.errors import RecordNotFound, RequestRefused, StoreNotFound
 from kvsfs.metrics import StoreMeter
 from kvsfs.signatures import sign_record, sign_storage
 from kvsfs.store.calls import ApiClient, Call, query_string
+from kvsfs.store.limit import Headroom
 from kvsfs.store.paging import KeyIterator
 from kvsfs.store.parsing import (
     parse_head,
@@ -127,6 +128,15 @@ class ApifyStore:
 
     def __repr__(self) -> str:
         return f"ApifyStore({self._safe_id!r})"
+
+    @property
+    def answers(self) -> bool:
+        """Whether the API answered when it was last asked."""
+        return self._api.answers
+
+    def headroom(self) -> list[Headroom]:
+        """Tell what the store's rate limits leave just now. No checkpoint."""
+        return self._api.headroom(self._safe_id)
 
     async def get(self) -> StoreInfo | None:
         """Describe the store; None when there is none (keyValueStore_get)."""

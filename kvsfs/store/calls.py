@@ -20,7 +20,7 @@ from kvsfs.store import faults
 from kvsfs.store.breaker import Breaker
 from kvsfs.store.connections import Connections, Direction
 from kvsfs.store.decoding import decoded
-from kvsfs.store.limit import Kind, Limits, TokenBucket
+from kvsfs.store.limit import Headroom, Kind, Limits, TokenBucket
 from kvsfs.store.parsing import parse_encoding, parse_error, parse_json
 from kvsfs.store.protocol import RecordBody
 from kvsfs.store.retry import Deadlines, Transient, retrying
@@ -109,6 +109,15 @@ class ApiClient:
 
     def __repr__(self) -> str:
         return f"ApiClient({self.base_url!r})"
+
+    @property
+    def answers(self) -> bool:
+        """Whether the API answered when it was last asked."""
+        return not self._breaker.is_open
+
+    def headroom(self, store: str) -> list[Headroom]:
+        """Tell what a store's rate limits leave just now."""
+        return self._limits.headroom(store)
 
     async def aclose(self) -> None:
         """Close all connections; answers still being read break off."""

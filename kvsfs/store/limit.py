@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import Literal
 
 import trio
@@ -54,6 +55,21 @@ _TICK = 1e-6
 """Tokens, and seconds: what floating point may lose is not waited for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """What a rate limit leaves."""
+
+    kind: Kind
+    limit: int | None
+    """Requests a second that the server allows; None where it has named no limit."""
+    rate: float | None
+    """Requests a second that are sent at most at present: less than the limit after an answer 429."""
+    available: float | None
+    """Requests that may go out at once."""
+    pause: float
+    """Seconds for which the server has asked for nothing at all."""
+
+
 class TokenBucket:
     """Gives tokens at the rate of one limit; those in the background get theirs when nobody else wants one.
 
@@ -78,6 +94,13 @@ class TokenBucket:
     def rate(self) -> float | None:
         """Tokens a second at present; None when there is no limit."""
         return None if self._limit is None else self._limit * REFILL * self._share
+
+    def headroom(self, kind: Kind) -> Headroom:
+        """Tell what is left."""
+        if self._limit is None:
+            return Headroom(kind, None, None, None, 0.0)
+        self._refill()
+        return Headroom(kind, self._limit, self.rate, max(0.0, self._tokens), self._pause())
 
     async def take(self, *, patience: float) -> None:
         """Wait for a token. Checkpoints only where there is a limit; cancelled, it took nothing.
@@ -168,3 +191,7 @@ class Limits:
             found = TokenBucket(PLATFORM_LIMITS[kind], assumed=self._assumed)
             self._buckets[store, kind] = found
         return found
+
+    def headroom(self, store: str) -> list[Headroom]:
+        """Tell what the buckets of a store have left; of those that were never asked nothing is known."""
+        return [bucket.headroom(kind) for (name, kind), bucket in self._buckets.items() if name == store]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 
 from kvsfs.errors import CommandError, ExitCode
+from kvsfs.fuse import mount_table
 from kvsfs.fuse.mount_points import resolved
 from kvsfs.fuse.presence import Waiter
-
-FILE_SYSTEM_TYPE = "fuse.kvsfs"
 
 
 def leave(mount_point: str) -> None:
@@ -21,7 +19,7 @@ def leave(mount_point: str) -> None:
     nobody can tell.
     """
     path = resolved(mount_point)
-    owner = _owner(path)
+    owner = mount_table.owner(path)
     if owner is None:
         raise CommandError(
             ExitCode.NOT_MOUNTED, f"no store is mounted on {path}: see `findmnt -t fuse.kvsfs`"
@@ -58,24 +56,3 @@ def _unmount(path: str) -> None:
         )
         raise CommandError(ExitCode.BUSY, message)
     raise CommandError(ExitCode.MOUNT_FAILED, f"unmounting {path} failed: {result.stderr.strip()}")
-
-
-def _owner(path: str) -> int | None:
-    """Give the user whose store is mounted there; None if the topmost mount is none of ours.
-
-    Asks the kernel's table (proc_pid_mountinfo(5)), never the mount itself.
-    """
-    owner = None
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        for line in table:
-            before, _, after = line.partition(" - ")
-            if _unescaped(before.split(" ")[4]) == path:
-                kind, _, options = after.split(" ", 2)
-                found = re.search(r"\buser_id=(\d+)", options)
-                owner = int(found[1]) if kind == FILE_SYSTEM_TYPE and found else None
-    return owner
-
-
-def _unescaped(text: str) -> str:
-    """Undo the kernel's octal escapes of space, tab, newline and backslash (proc_pid_mountinfo(5))."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

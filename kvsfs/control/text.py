@@ -1,0 +1,156 @@
+"""A status in words: what `kvsfs status` prints without --json."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kvsfs.control.status import DRAINING, NOT_MOUNTED, Told
+
+LINES_EACH = 20
+"""Of each kind of unstored things: a screen. --json has them all."""
+
+_UNITS = ((1024**4, "TiB"), (1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
+_TIMES = ((86400, "d"), (3600, "h"), (60, "min"))
+
+
+def size(count: int) -> str:
+    """Write bytes to three digits, for people."""
+    for unit, name in _UNITS:
+        if count >= unit:
+            return f"{count / unit:.{0 if count >= 100 * unit else 1}f} {name}"
+    return f"{count} B"
+
+
+def span(seconds: float) -> str:
+    """Write a duration in its largest unit, for people."""
+    for unit, name in _TIMES:
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def left(totals: Mapping[str, Any]) -> str:
+    """Write what is left to do: `3 files (12 KiB), 1 removal, 1 failed`."""
+    parts = []
+    if totals["files"]:
+        parts.append(f"{_many(totals['files'], 'file')} ({size(totals['bytes'])})")
+    if totals["removals"]:
+        parts.append(_many(totals["removals"], "removal"))
+    if totals["failed"]:
+        parts.append(f"{totals['failed']} failed for good")
+    return ", ".join(parts) or "nothing"
+
+
+def status(told: Told) -> str:
+    """Write a status, several lines without a newline at the end."""
+    rows = [_heading(told), *(f"  {name:9}  {text}" if name else f"    {text}" for name, text in _rows(told))]
+    return "\n".join(rows)
+
+
+def _heading(told: Told) -> str:
+    place = told["mount_point"] or told["cache"]["folder"]
+    source = told["source"] or "a store"
+    if told["state"] == NOT_MOUNTED:
+        return f"{place}: {source} is not mounted; the next mount goes on with what is left"
+    if told["state"] == DRAINING:
+        return f"{place}: {source} is unmounted; process {told['pid']} uploads what is left"
+    return f"{place}: {source} (store {told['store']['id']}), for {span(told['uptime_seconds'])}"
+
+
+def _rows(told: Told) -> Iterator[tuple[str, str]]:
+    mounted = told["state"] != NOT_MOUNTED
+    if mounted:
+        yield "mode", _mode(told)
+        yield "cache", _cache(told["cache"])
+    yield "left", left(told["left"])
+    yield from _unstored(told)
+    if told["cache"]["local_only_files"]:
+        yield "local", f"{_many(told['cache']['local_only_files'], 'file')} that no store is to have"
+    if mounted:
+        yield from _usage(told)
+
+
+def _mode(told: Told) -> str:
+    if told["read_only"]:
+        return "read-only"
+    if told["write_back_seconds"] is None:
+        return "close waits for the store"
+    return f"write-back: uploaded {told['write_back_seconds']:g} s after close"
+
+
+def _cache(cache: Mapping[str, Any]) -> str:
+    return f"{size(cache['clean_bytes'])} of {size(cache['limit_bytes'])} in {cache['folder']}"
+
+
+def _unstored(told: Told) -> Iterator[tuple[str, str]]:
+    if told["open_and_changed"]:
+        yield "open", f"{_many(told['open_and_changed'], 'file')} being written"
+    for rename in told["folder_renames"]:
+        done = f"{rename['done']} of {_many(rename['total'], 'record')}"
+        yield "renaming", f"{rename['old_path']} to {rename['path']}: {done}"
+    texts = [
+        *map(_upload, told["uploads"]),
+        *map(_rename, told["renames"] if not told["folder_renames"] else ()),
+        *map(_removal, told["removals"]),
+    ]
+    yield from (("", text) for text in texts[:LINES_EACH])
+    if len(texts) > LINES_EACH:
+        yield "", f"and {len(texts) - LINES_EACH} more: --json lists them"
+
+
+def _upload(upload: Mapping[str, Any]) -> str:
+    closed = f"closed {span(max(0.0, time.time() - upload['closed_at']))} ago"
+    return f"{upload['path']}  {size(upload['size'])}, {closed}, {_prospect(upload)}"
+
+
+def _prospect(upload: Mapping[str, Any]) -> str:
+    attempts = f" after {_many(upload['attempts'], 'attempt')}" if upload["attempts"] else ""
+    if upload["failed"]:
+        return f"failed for good{attempts}: {upload['error']}"
+    error = f": {upload['error']}" if upload["error"] else ""
+    if upload["uploading"]:
+        return f"is uploaded just now{attempts}{error}"
+    if upload["next_attempt_in"] is None:
+        return f"waits{attempts}{error}"
+    return f"next attempt in {span(upload['next_attempt_in'])}{attempts}{error}"
+
+
+def _rename(rename: Mapping[str, Any]) -> str:
+    error = f": {rename['error']}" if rename["error"] else ""
+    return f"{rename['path']}  still {rename['old_path']} in the store{error}"
+
+
+def _removal(removal: Mapping[str, Any]) -> str:
+    error = f": {removal['error']}" if removal["error"] else ""
+    return f"{removal['path']}  removed here, still in the store{error}"
+
+
+def _usage(told: Told) -> Iterator[tuple[str, str]]:
+    opened, traffic = told["opened"], told["store_traffic"]
+    yield (
+        "opened",
+        f"{opened['cached']} from the cache, {opened['confirmed']} confirmed, {opened['fetched']} fetched",
+    )
+    kinds = ", ".join(f"{name} {count}" for name, count in sorted(traffic["requests"].items()))
+    yield "requests", f"{traffic['total_requests']} ({kinds}), {traffic['retries']} of them repeated"
+    moved = f"{size(traffic['sent_bytes'])} sent, {size(traffic['received_bytes'])} received"
+    yield "traffic", moved if traffic["answers"] else f"{moved}; the store does not answer"
+    yield "limits", f"{_limits(traffic['rate_limits'])}; {traffic['rate_limited']} answers 429"
+    for name, latency in sorted(traffic["latency_seconds"].items()):
+        times = ", ".join(f"{part} {1000 * latency[part]:.0f} ms" for part in ("p50", "p95", "p99"))
+        yield "latency", f"{name}: {times}"
+
+
+def _limits(limits: Mapping[str, Any]) -> str:
+    told = [
+        f"{kind} {room['limit']} a second, {room['available']:.0f} at once"
+        for kind, room in sorted(limits.items())
+        if room["limit"] is not None
+    ]
+    return ", ".join(told) or "none known"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

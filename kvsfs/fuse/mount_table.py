@@ -1,0 +1,41 @@
+"""The kernel's table of mounts (proc_pid_mountinfo(5)). Reading it asks no mount, so none can hang who reads it."""
+
+from __future__ import annotations
+
+import os
+import re
+
+FILE_SYSTEM_TYPE = "fuse.kvsfs"
+
+
+def owner(path: str) -> int | None:
+    """Give the user whose store is mounted on a resolved path; None if the topmost mount is none of ours."""
+    return _owners().get(path)
+
+
+def above(path: str) -> str | None:
+    """Give the mount point of ours that an absolute path is in, or is; None if it is in none."""
+    owners = _owners()
+    while owners.get(path, None) is None:
+        path, name = os.path.split(path)
+        if not name:
+            return None
+    return path
+
+
+def _owners() -> dict[str, int | None]:
+    """Give what is mounted where, as far as the topmost mounts are concerned: its user, or None if it is not ours."""
+    owners: dict[str, int | None] = {}
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            before, _, after = line.partition(" - ")
+            kind, _, options = after.split(" ", 2)
+            user = re.search(r"\buser_id=(\d+)", options)
+            ours = kind == FILE_SYSTEM_TYPE and user is not None
+            owners[_unescaped(before.split(" ")[4])] = int(user[1]) if ours and user else None
+    return owners
+
+
+def _unescaped(text: str) -> str:
+    """Undo the kernel's octal escapes of space, tab, newline and backslash."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
