@@ -141,18 +141,20 @@ def test_close_timeout(mount: Mount, server: RunningServer, store: StoreApi) -> 
     assert store.content("f") == b"x"
 
 
-def test_drain_timeout(mount: Mount, sandbox: Sandbox, server: RunningServer) -> None:
+def test_drain_timeout(mount: Mount, sandbox: Sandbox, server: RunningServer, store: StoreApi) -> None:
     with mount(*by_environment(sandbox, "drain-timeout", "100ms")) as mounted:
         mounted.run("ls")
         mounted.expect_log("uploads took longer than 0.1 s")
-        mounted.expect_log("not uploaded: its bytes are kept in")
+        mounted.expect_log("left for the next mount of this store: f!7E ")
         with hanging(server):
-            (mounted.path / "f~").write_bytes(
-                b"x"
-            )  # uploaded when it was not renamed for a while, or at the end
+            # Uploaded when it was not renamed for a while, or at the end.
+            (mounted.path / "f~").write_bytes(b"x")
             mounted.umount(ExitCode.NOT_ALL_UPLOADED, within=SOON)
-    (kept,) = sandbox.folder.glob("cache_home/kvsfs/*/not-uploaded/*")
-    assert kept.read_bytes() == b"x"
+    del sandbox.environment["KVSFS_MOUNT_DRAIN_TIMEOUT"]
+    with mount(name="again") as mounted:
+        mounted.expect_log("1 files of an earlier mount were not uploaded yet")
+        assert (mounted.path / "f~").read_bytes() == b"x"
+    assert store.content("f!7E") == b"x"
 
 
 @pytest.mark.parametrize("background", [True, False], ids=["background", "foreground"])
