@@ -59,6 +59,13 @@ class Markers:
             if self._may_be_marked(folder):
                 await self._delete(folder)
 
+    def leave(self, folder: Folder) -> bool:
+        """Forget the marker of a folder that is being renamed; tell whether the store may have one. No checkpoint."""
+        marked = self._may_be_marked(folder)
+        folder.marker = False
+        self._refused.discard(folder)
+        return marked
+
     async def settle(self) -> None:
         """Put and delete now what is waiting; from now on nothing waits any more. What fails is logged."""
         self._grace = 0

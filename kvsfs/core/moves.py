@@ -160,9 +160,8 @@ class Moves:
 
     def _leave_markers(self, folder: Folder) -> None:
         for below in _folders(folder):
-            if below.marker:
+            if self._markers.leave(below):
                 self._deletes.bury_marker(below)
-                below.marker = False
 
     def _settle_in(self, folder: Folder) -> None:
         """Let the names below a folder be all that is known of it: nothing was there before."""
@@ -190,18 +189,23 @@ class Moves:
 
 @asynccontextmanager
 async def _all_locked(folder: Folder) -> AsyncIterator[None]:
-    """Hold the locks of all files below a folder, so that no request under an old name is under way."""
-    held: set[File] = set()
+    """Hold the locks of all files and markers below a folder: no request under an old name is under way then."""
+    held: set[trio.Lock] = set()
     try:
-        while new := set(_files(folder)) - held:
-            for file in new:
+        while new := _locks(folder) - held:
+            for file in _files(folder):
                 file.uploading.cancel()
-                await file.remote.acquire()
-                held.add(file)
+            for lock in new:
+                await lock.acquire()
+                held.add(lock)
         yield
     finally:
-        for file in held:
-            file.remote.release()
+        for lock in held:
+            lock.release()
+
+
+def _locks(folder: Folder) -> set[trio.Lock]:
+    return {file.remote for file in _files(folder)} | {below.marker_request for below in _folders(folder)}
 
 
 def _check_names(folder: Folder, path: bytes) -> None:

@@ -256,3 +256,17 @@ def test_a_marker_whose_answer_was_lost_while_its_folder_was_filled_goes_with_th
             assert list(await m.other.records()) == ["d!2F"]
 
     on_mock_clock(main)
+
+
+def test_a_renamed_folder_leaves_no_marker_behind_also_one_whose_put_had_no_answer() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            m.hooks.lose_answer("set_record", StoreUnreachable("no answer"))
+            await with_marker(m, "d")
+            assert list(await m.other.records()) == ["d!2F"]
+            await m.rename("d", "f")
+            await trio.sleep(GRACE + 1)
+            await m.idle()
+            assert list(await m.other.records()) == ["f!2F"]
+
+    on_mock_clock(main)
