@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from kvsfs.cache.blobs import Blob
-from kvsfs.errors import ProtocolViolation, RecordChanged, RequestRefused, StoreUnreachable
+from kvsfs.errors import ProtocolViolation, RecordChanged, RecordTooLarge, RequestRefused, StoreUnreachable
 from kvsfs.store.protocol import RecordStream, Store
 from kvsfs.types import ByteRange, RecordHead, RecordKey
 
@@ -76,13 +76,16 @@ class Fetch:
         self.limit = 0
         self._streams: list[_Stream] = []
         self._wanted = 0
+        self._at_most: int | None = None
         self._changed = trio.Event()
 
-    async def open(self, if_none_match: RecordHead | None) -> bool:
+    async def open(self, if_none_match: RecordHead | None, *, at_most: int | None = None) -> bool:
         """Ask for the record; wait for its headers, and for all of it when they do not tell its length.
 
-        Returns False when the record is still `if_none_match`. Raises StoreError, OSError. Checkpoints.
+        Returns False when the record is still `if_none_match`. Raises StoreError, OSError; RecordTooLarge when a
+        record of unknown length turns out to have more than `at_most` bytes. Checkpoints.
         """
+        self._at_most = at_most
         for attempt in range(1, OPEN_ATTEMPTS + 1):
             stream = _Stream(0)
             if not await self._nursery.start(self._run_first, stream, if_none_match):
@@ -243,6 +246,8 @@ class Fetch:
             if stream not in self._streams:  # stopped while this chunk was on its way
                 return
             if self.length is None:
+                if self._at_most is not None and stream.position + len(chunk) > self._at_most:
+                    raise RecordTooLarge(f"{self._key} has more than {self._at_most} bytes")
                 self.blob.pwrite(chunk, stream.position)
             else:
                 self.blob.fill(chunk, stream.position, self.limit)

@@ -34,6 +34,7 @@ from kvsfs.core.markers import Markers
 from kvsfs.core.moves import Moves
 from kvsfs.core.name_rules import NameRules
 from kvsfs.core.polling import Poller
+from kvsfs.core.prefetch import Prefetch
 from kvsfs.core.records import Records
 from kvsfs.core.renames import Renames
 from kvsfs.core.requests import Changes, OpenFile
@@ -89,6 +90,9 @@ class FileSystem:
             kernel or KernelCaches(),
             nursery,
             tuning,
+        )
+        self._prefetch = Prefetch(
+            self._versions, self._background, revalidate=tuning.revalidate, cache_bytes=tuning.cache_bytes
         )
         self._local = LocalOnly(self.inodes, cache, self._attributes, self._rules)
         self._deletes = DeferredDeletes(store, cache.journal, self._background, tuning.grace)
@@ -228,6 +232,8 @@ class FileSystem:
             await handle.content.truncate(size, file.key)
             self._written(handle)
             return
+        if size == 0:
+            self._prefetch.forget(file)
         content = await self._acquire(file, truncate=size == 0)
         try:
             await content.truncate(size, file.key)
@@ -261,6 +267,10 @@ class FileSystem:
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             self._require_writable()
         truncate = bool(flags & os.O_TRUNC)
+        if truncate:
+            self._prefetch.forget(file)
+        elif flags & os.O_ACCMODE == os.O_RDONLY:
+            self._prefetch.opened(file)
         content = await self._acquire(file, truncate=truncate)
         self._part_from_older(file, content)
         if file.number != number:
@@ -370,6 +380,7 @@ class FileSystem:
         inode = await self.lookup(parent, name)
         if isinstance(inode, Folder):
             raise FileError(errno.EISDIR)
+        self._prefetch.forget(inode)
         await self._records.remove(inode)
         self._check_emptied(folder)
 
@@ -390,6 +401,8 @@ class FileSystem:
         else:
             if isinstance(target, Folder):
                 raise FileError(errno.EISDIR)
+            if target is not None:
+                self._prefetch.forget(target)
             component = target.component if target else self._new_component(new_folder, new_name)
             await self._renames.rename(inode, new_folder, component, target)
             await self._uploads.renamed(inode)
@@ -450,6 +463,7 @@ class FileSystem:
 
         What fails is not tried again: it is in the journal.
         """
+        self._prefetch.stop()
         self._deletes.stop_waiting()
         for file, content in self._unstored():
             file.temporary = False

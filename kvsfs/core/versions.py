@@ -19,7 +19,7 @@ from kvsfs.core.fetching import Fetch
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.kernel import KernelCaches
 from kvsfs.core.tuning import Tuning
-from kvsfs.errors import FileError, RecordNotFound, StoreUnreachable
+from kvsfs.errors import FileError, RecordNotFound, StoreTimeout, StoreUnreachable
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordHead
 
@@ -62,11 +62,12 @@ class Versions:
         """Bytes of the clean files that nobody has open."""
         return self._clean.used_bytes
 
-    async def acquire(self, file: File) -> Content:
+    async def acquire(self, file: File, *, at_most: int | None = None) -> Content:
         """Give the file's current content; asks the store unless that is known to be current.
 
         A copy that is here as a whole stands in for a store that is out of reach.
 
+        `at_most`: bytes that are fetched where all must be, because nothing tells the length: then RecordTooLarge.
         Raises StoreError, OSError; RecordNotFound when the record is gone: no name leads to the file then,
         unless it is open. FileError(ESTALE) where none did before: what is written there would go nowhere,
         and the key may be another file's by now. Checkpoints only when it asks.
@@ -76,8 +77,24 @@ class Versions:
             async with file.remote:
                 _require_name(file)
                 if not self.is_current(file):
-                    return await self._fetch(file)
+                    return await self._fetch(file, at_most)
         return self.hold(file)
+
+    async def fetch_whole(self, file: File, *, patience: float, at_most: int) -> None:
+        """Have the current version here before it is asked for, all of it unless it has more than `at_most` bytes.
+
+        Raises as `acquire` does; StoreTimeout when the store has not said which version that is after `patience`
+        seconds. Cancelled, it leaves what is known.
+        """
+        with trio.move_on_after(patience) as scope:
+            content = await self.acquire(file, at_most=at_most)
+        if scope.cancelled_caught:
+            raise StoreTimeout(f"{file.key}: no answer within {patience:g} s")
+        try:
+            if content.size <= at_most:
+                await content.complete_blob()
+        finally:
+            self.release(file, content)
 
     def hold(self, file: File) -> Content:
         """Give the content that is here, current or not."""
@@ -235,14 +252,14 @@ class Versions:
         fresh = trio.current_time() - file.validated_at < self._revalidate and not file.content.contradicted
         return file.content.dirty or not file.stored or fresh
 
-    async def _fetch(self, file: File) -> Content:
+    async def _fetch(self, file: File, at_most: int | None) -> Content:
         if file.content is None:
-            return await self._ask(file, None)
+            return await self._ask(file, None, at_most)
         old = self.hold(file)  # or it might be evicted before the store said that it is current
         try:
-            return await self._ask(file, old)
+            return await self._ask(file, old, at_most)
         except StoreUnreachable as error:
-            if not old.complete or old.contradicted:
+            if at_most is not None or not old.complete or old.contradicted:
                 raise
             # As for a folder's listing: whoever works off line has what is here, all of it.
             log.warning("showing the copy of %s that is here: %s", file.key, error)
@@ -250,12 +267,12 @@ class Versions:
         finally:
             self.release(file, old)
 
-    async def _ask(self, file: File, old: Content | None) -> Content:
+    async def _ask(self, file: File, old: Content | None, at_most: int | None) -> Content:
         known = file.head if old is not None and (old.complete or old.resumable) else None
         blob = self._blobs.create()
         fetch = Fetch(self._store, file.record_key, blob, self._nursery)
         try:
-            modified = await fetch.open(known)
+            modified = await fetch.open(known, at_most=at_most)
         except BaseException as error:
             fetch.stop()
             blob.release()

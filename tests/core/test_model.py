@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ import trio
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from kvsfs.core import names
+from kvsfs.core import names, prefetch
 from kvsfs.core.content import Content
 from kvsfs.core.inodes import File
 from kvsfs.core.name_rules import NameRules
@@ -47,6 +47,14 @@ def parent_of(path: str) -> str:
 
 def key_of(path: str) -> str:
     return names.encode(path.encode())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def eager_guesses() -> Iterator[None]:
+    """A folder has too few files here for anything to be fetched ahead as it is usually."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(prefetch, "OPENS_BEFORE", 1)
+        yield
 
 
 @dataclass(eq=False)
