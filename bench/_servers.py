@@ -37,8 +37,8 @@ class Running:
 
 
 @contextlib.contextmanager
-def kvsfs_serve(folder: Path) -> Iterator[Running]:
-    command = [sys.executable, "-m", "kvsfs", "serve", "--port", "0", "--data", str(folder)]
+def kvsfs_serve(folder: Path, *options: str) -> Iterator[Running]:
+    command = [sys.executable, "-m", "kvsfs", "serve", "--port", "0", "--data", str(folder), *options]
     with _process([*command, "--exit-with-parent"]) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -48,18 +48,26 @@ def kvsfs_serve(folder: Path) -> Iterator[Running]:
 @contextlib.contextmanager
 def control(folder: Path) -> Iterator[Running]:
     """Run the bare Starlette application of `_control.py`."""
+    folder.mkdir(parents=True)
+    with script("_control.py", str(folder)) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def script(name: str, *arguments: str) -> Iterator[Running]:
+    """Run a server that stands beside this file, on a free port: its first argument."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    folder.mkdir(parents=True)
-    script = str(Path(__file__).with_name("_control.py"))
-    with _process([sys.executable, script, str(port), str(folder)]) as process:
+    path = str(Path(__file__).with_name(name))
+    with _process([sys.executable, path, str(port), *arguments]) as process:
         deadline = time.monotonic() + READY_SECONDS
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
                 break
             except ConnectionRefusedError:
-                assert time.monotonic() < deadline, "the control did not start"
+                assert process.poll() is None, f"{name} ended"
+                assert time.monotonic() < deadline, f"{name} did not start"
                 time.sleep(0.05)
         yield Running(port, process.pid)
 
