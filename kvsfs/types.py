@@ -107,6 +107,25 @@ class RecordHead:
             return self.etag
         return self.last_modified
 
+    @classmethod
+    def remembered(
+        cls,
+        content_type: str,
+        validator: str | None,
+        *,
+        content_encoding: ContentEncoding | None = None,
+        length: int | None = None,
+    ) -> RecordHead:
+        """Give the headers of a version of which only the validator was kept."""
+        is_etag = validator is not None and validator.startswith('"')  # RFC 9110, 8.8.3; a date never does
+        return cls(
+            content_type,
+            content_encoding,
+            length,
+            etag=validator if is_etag else None,
+            last_modified=None if is_etag else validator,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:

@@ -66,7 +66,12 @@ CREATE TABLE attributes (         -- what was learned of a record, and what the 
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS = (JOURNAL + ATTRIBUTES,)
+SENT = """
+-- Sizes of older versions of ours that may be what the store has, as JSON; null for one that was sent compressed.
+ALTER TABLE uploads ADD COLUMN sent TEXT NOT NULL DEFAULT '[]'
+"""
+
+MIGRATIONS = (JOURNAL + ATTRIBUTES, SENT)
 """Each takes a file from the version of its position to the next one. Only ever added to."""
 
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -12,6 +12,7 @@ Every method raises OSError (ENOSPC on a full disk), and none checkpoints.
 from __future__ import annotations
 
 import errno
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -32,6 +33,11 @@ class Base:
     validator: str | None
     size: int
     """Stored bytes, as listed."""
+    sent: tuple[int | None, ...] = ()
+    """Bytes of each older version of ours that may be there instead, None of one sent compressed: nobody answered."""
+
+
+NO_RECORD = Base(False, None, 0)  # noqa: FBT003
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,7 @@ _FIELDS = (
     "stored",
     "base_validator",
     "base_size",
+    "sent",
     "mtime_ns",
     "mode",
     "uid",
@@ -99,13 +106,13 @@ _UPDATE = f"UPDATE uploads SET {', '.join(f'{field} = ?' for field in _FIELDS)} 
 
 def _values(version: Closed) -> tuple[object, ...]:
     """Give the columns in the order of `_FIELDS`."""
-    fields = astuple(version)
-    return (*fields[:4], *fields[4], *fields[5:])
+    fields, base = astuple(version), version.base
+    return (*fields[:4], base.stored, base.validator, base.size, json.dumps(base.sent), *fields[5:])
 
 
 def _closed(values: list[Any]) -> Closed:
-    key, blob, content_type, guessed, stored, validator, size, *attributes = values
-    base = Base(bool(stored), validator, size)
+    key, blob, content_type, guessed, stored, validator, size, sent, *attributes = values
+    base = Base(bool(stored), validator, size, tuple(json.loads(sent)))
     return Closed(RecordKey(key), blob, content_type, bool(guessed), base, *attributes)
 
 

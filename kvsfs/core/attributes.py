@@ -167,16 +167,8 @@ def _teach(file: File, row: Attributes) -> None:
 
 def _head(row: Attributes, content_type: str) -> RecordHead:
     """Give the headers that a row remembers, as far as versions are told apart by them."""
-    is_etag = row.validator is not None and row.validator.startswith(
-        '"'
-    )  # RFC 9110, 8.8.3; a date never does
-    return RecordHead(
-        content_type,
-        _ENCODINGS.get(row.content_encoding),
-        row.length,
-        etag=row.validator if is_etag else None,
-        last_modified=None if is_etag else row.validator,
-    )
+    encoding = _ENCODINGS.get(row.content_encoding)
+    return RecordHead.remembered(content_type, row.validator, content_encoding=encoding, length=row.length)
 
 
 def _keep_time(file: File) -> None:

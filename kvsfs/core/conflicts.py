@@ -99,7 +99,7 @@ def _is_anothers(file: File, head: RecordHead) -> bool:
     Without validators only the size tells. Nothing is known of what was there when a record was replaced unread:
     its listed size then has to do.
     """
-    if head.length is not None and head.length in file.unanswered:
+    if head.length in file.unanswered:
         return False
     if not file.stored and not file.unanswered:
         return True  # there was none

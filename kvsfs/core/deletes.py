@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from kvsfs.cache.journal import Journal, Removed
+from kvsfs.cache.journal import NO_RECORD, Base, Journal, Removed
 from kvsfs.core import names
 from kvsfs.core.background import Background
 from kvsfs.core.inodes import File, Folder
@@ -38,7 +38,8 @@ class Ghost:
     component: bytes
     content_type: str | None
     type_guessed: bool
-    validator: str | None
+    base: Base
+    """The version that was there when it went, as far as it is known."""
     heir: File | None
     """The file that has its bytes under another name now."""
     waiting: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -62,22 +63,26 @@ class Ghost:
     @property
     def row(self) -> Removed:
         """What the journal knows of it."""
-        heir = self.heir
         return Removed(
             self.key,
             self.content_type,
             self.type_guessed,
             self.validator,
-            None if heir is None else heir.key,
+            None if self.heir is None else self.heir.key,
             self.moving,
-            0 if heir is None else heir.listed_size,
+            self.base.size,
         )
+
+    @property
+    def validator(self) -> str | None:
+        """That of the version that was there; None if it may be another one of ours."""
+        return None if self.base.sent else self.base.validator
 
     def pass_on(self, file: File) -> None:
         """Let a file that is to replace the record know that there is one, and inherit its type."""
-        file.stored = True
         if file.content_type is None or file.type_guessed:
             file.content_type, file.type_guessed = self.content_type, self.type_guessed
+        file.replaces(self.base)
 
 
 class DeferredDeletes:
@@ -106,10 +111,8 @@ class DeferredDeletes:
         checkpoint.
         """
         assert file.parent is not None
-        validator = None if file.head is None else file.head.validator
-        ghost = Ghost(
-            file.key, file.parent, file.component, file.content_type, file.type_guessed, validator, heir
-        )
+        base = replace(file.base, stored=True)
+        ghost = Ghost(file.key, file.parent, file.component, file.content_type, file.type_guessed, base, heir)
         self._journal.removed(replace(ghost.row, heir=heir_key))
         self._haunt(ghost)
         if heir is not None:
@@ -118,13 +121,13 @@ class DeferredDeletes:
 
     def bury_marker(self, folder: Folder) -> None:
         """Have an empty folder's marker deleted. No checkpoint."""
-        ghost = Ghost(names.encode(folder.path), folder, b"", None, False, None, None)  # noqa: FBT003
+        ghost = _nameless(names.encode(folder.path), folder)
         self._journal.removed(ghost.row)
         self._haunt(ghost)
 
     def bury_stray(self, key: RecordKey, folder: Folder) -> None:
         """Have a record deleted that may be there after an upload without an answer, under no file's key."""
-        ghost = Ghost(key, folder, b"", None, False, None, None)  # noqa: FBT003
+        ghost = _nameless(key, folder)
         self._journal.removed(ghost.row)
         self._haunt(ghost)
 
@@ -163,8 +166,9 @@ class DeferredDeletes:
 
     def secured(self, file: File) -> None:
         """Note that the bytes of a moving file are here: its old record is not the only one any more."""
-        ghost = self._ghosts.get(file.origin) if file.origin is not None else None
+        ghost, base = self._ghosts.get(file.origin) if file.origin is not None else None, file.base
         file.origin = None
+        file.replaces(base)
         if ghost is not None:
             self._journal.removed(ghost.row)
 
@@ -228,6 +232,12 @@ class DeferredDeletes:
                 ghost.late = True
                 self._wait(ghost)
         return [key for key in self.left() if key.startswith(prefix)]
+
+    def let_go(self, key: RecordKey | None) -> None:
+        """Have a record that its heir was read from deleted after the grace: it is not needed any more. No checkpoint."""
+        ghost = self._ghosts.get(key) if key is not None else None
+        if ghost is not None and not ghost.moving:
+            self._wait(ghost)
 
     async def delete_now(self, key: RecordKey) -> None:
         """Delete a record that nobody needs any more. Raises StoreError: it is then tried again later."""
@@ -304,3 +314,9 @@ class DeferredDeletes:
             and None not in (head.validator, ghost.validator)
             and head.validator != ghost.validator
         )
+
+
+def _nameless(key: RecordKey, folder: Folder) -> Ghost:
+    """Make the ghost of a record that is no file's: nothing is known of it."""
+    base = replace(NO_RECORD, stored=True)
+    return Ghost(key, folder, b"", content_type=None, type_guessed=False, base=base, heir=None)

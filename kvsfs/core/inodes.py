@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from kvsfs.cache.journal import NO_RECORD, Base
 from kvsfs.core import names
 from kvsfs.core.content import Content
 from kvsfs.errors import FileError, StoreError
@@ -70,7 +71,10 @@ class File(Inode):
     key: RecordKey = field(kw_only=True)
     stored: bool = False
     origin: RecordKey | None = None
-    """The key of the record that has the bytes, while the file has another name and the store knows nothing of it."""
+    """The key of the record that has the bytes, while the file has another name and the store knows nothing of it:
+    `head` and `listed_size` are that record's then."""
+    beneath: Base = NO_RECORD
+    """What was known of the record under `key` when the file got this name, while `origin` is another one."""
     listed_size: int = 0
     """Stored bytes, as the last listing said."""
     head: RecordHead | None = None
@@ -90,8 +94,9 @@ class File(Inode):
     """Why the last upload failed; None since the store took the newest bytes."""
     late: bool = False
     """Its bytes come later than their close said: others have had time to write the record."""
-    unanswered: set[int] = field(default_factory=set)
-    """Sizes of versions that were sent since the last answer: one of them may be what the store has."""
+    unanswered: set[int | None] = field(default_factory=set)
+    """Sizes of versions that were sent since the last answer, None for those sent compressed, whose size no headers
+    tell: one of them may be what the store has."""
     missed_at: float = -math.inf
     """When the store last said that there is no such record, while the file was open."""
     superseded: bool = False
@@ -115,6 +120,25 @@ class File(Inode):
     def in_store(self) -> bool:
         """Whether there is a record to read the bytes from."""
         return self.stored or self.origin is not None
+
+    @property
+    def base(self) -> Base:
+        """The version of the record under `key` that the bytes replace, as far as it is known."""
+        sent = tuple(self.unanswered)
+        if self.origin not in (None, self.key):
+            return replace(self.beneath, stored=self.stored, sent=sent)
+        return Base(self.stored, None if self.head is None else self.head.validator, self.listed_size, sent)
+
+    def replaces(self, base: Base) -> None:
+        """Take over what is known of the record under a key that is the file's own by now."""
+        self.stored, self.unanswered = base.stored, set(base.sent)
+        if self.origin is not None:
+            self.beneath = base
+            return
+        self.listed_size = base.size
+        self.head = None
+        if base.validator is not None:
+            self.head = RecordHead.remembered(self.content_type or "", base.validator)
 
     @property
     def size(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from kvsfs.cache.journal import Journal
+from kvsfs.cache.journal import NO_RECORD, Journal
 from kvsfs.core import names
 from kvsfs.core.content import Sent
 from kvsfs.core.deletes import DeferredDeletes
@@ -128,7 +128,12 @@ class Moves:
         content = await self._versions.acquire(file)
         try:
             async with file.remote:
-                return await self._records.send(file, content, key, file.component)
+                ghost = await self._deletes.exhume(key)
+                try:
+                    return await self._records.send(file, content, key, file.component)
+                except BaseException:
+                    self._deletes.put_back(ghost)
+                    raise
         except (StoreUnreachable, trio.Cancelled):
             self._deletes.bury_stray(key, self._inodes.root)  # for all we know it is there
             raise
@@ -150,8 +155,9 @@ class Moves:
         for file in files:
             self._arrive(file)
         if sent is not None and not sent[0].dirty and sent[1].content is sent[0].content:
-            sent[0].origin = None
+            origin, sent[0].origin = sent[0].origin, None
             self._records.confirm(*sent)
+            self._deletes.let_go(origin)
         left = {file for file in files if file.origin is not None}
         move = Move(old, path, len(left), left)
         for file in left:
@@ -176,9 +182,7 @@ class Moves:
             if not file.dirty and file.origin is None:
                 file.origin = file.key
             self._deletes.bury(file, heir=file, heir_key=names.encode_local(path))
-        if file.origin is None:
-            file.head, file.listed_size = None, 0
-        file.unanswered.clear()
+        file.replaces(NO_RECORD)
 
     def _arrive(self, file: File) -> None:
         if file.local_only and file.content is not None and file.parent is not None:

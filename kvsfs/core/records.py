@@ -13,7 +13,7 @@ from contextlib import suppress
 import trio
 
 from kvsfs.cache.blobs import Blob
-from kvsfs.cache.journal import Base, Closed
+from kvsfs.cache.journal import Closed
 from kvsfs.core import content_types
 from kvsfs.core.compression import Compression
 from kvsfs.core.conflicts import Conflicts
@@ -143,8 +143,7 @@ class Records:
             with content.frozen() as (blob, version):
                 content_type = _type_for_upload(file, blob, component)
                 async with self._compression.body(blob, content_type) as (body, encoding):
-                    if encoding is None:  # else its headers will not tell its length
-                        file.unanswered.add(blob.size)
+                    file.unanswered.add(blob.size if encoding is None else None)
                     head = await self._store.set_record(
                         key, body, content_type=content_type, content_encoding=encoding
                     )
@@ -207,7 +206,9 @@ class Records:
         if file.removed:
             return
         self._versions.make_current(file, content)
-        await self._deletes.exhume(file.key, by=file)
+        ghost = await self._deletes.exhume(file.key, by=file)
+        if ghost is not None:
+            file.replaces(ghost.base)
         other = await self._conflicts.look(file, content) if content.dirty else None
         if other is None:
             await self._put(file, content)
@@ -277,16 +278,9 @@ def _closed(file: File, blob: Blob) -> Closed:
         blob=os.path.basename(blob.path),
         content_type=file.content_type,
         type_guessed=file.type_guessed,
-        base=_base(file),
+        base=file.base,
         mtime_ns=file.mtime_ns,
         mode=stat.S_IMODE(file.mode),
         uid=file.uid,
         gid=file.gid,
     )
-
-
-def _base(file: File) -> Base:
-    """Tell which version of a record a file's bytes replace."""
-    if file.origin is not None:  # what is known is of another record
-        return Base(file.stored, None, 0)
-    return Base(file.stored, None if file.head is None else file.head.validator, file.listed_size)

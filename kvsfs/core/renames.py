@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, nullcontext
 
 import trio
 
+from kvsfs.cache.journal import NO_RECORD
 from kvsfs.core import names
 from kvsfs.core.content import Content
 from kvsfs.core.deletes import DeferredDeletes, Ghost
@@ -69,26 +70,24 @@ class Renames:
         if scope.cancelled_caught:
             await self._later(file, folder, component, target)
 
-    def move_here(self, file: File, folder: Folder, component: bytes, target: File | None) -> None:
+    def move_here(self, file: File, folder: Folder, component: bytes, target: File | Ghost | None) -> None:
         """Give a file its new name here; the store learns of it from the file's upload. Raises OSError.
 
-        The locks are held; no deletion of the new key is waiting. No checkpoint.
+        The locks are held; no deletion of the new key is waiting: `target` is what was exhumed. No checkpoint.
         """
-        known = (target.stored, target.head, target.listed_size) if target is not None else (False, None, 0)
+        base = NO_RECORD if target is None else target.base
         if file.stored:
             if not file.dirty and file.origin is None:
                 file.origin = file.key
             local_only = self._rules.is_local_only(folder, names.display(component))
             key = None if local_only else names.encode(folder.path + component)
             self._deletes.bury(file, heir=file, heir_key=key)
-        self._take_place(file, folder, component, target)
-        file.stored = known[0]
-        if (
-            file.origin is None
-        ):  # else what is known of the record stays true of the one that the bytes are in
-            file.head, file.listed_size = known[1:]
-        file.unanswered.clear()
-        file.changed_at = math.inf
+        self._take_place(file, folder, component, target if isinstance(target, File) else None)
+        if file.origin == file.key:  # back again: what is known of its record stays true
+            file.origin, file.stored, file.changed_at = None, True, trio.current_time()
+        else:
+            file.replaces(base)
+            file.changed_at = math.inf
         self._deletes.inherited(file)
         self._records.describe(file)
 
@@ -106,8 +105,7 @@ class Renames:
             key = self._rules.key(folder, component)
             ghost = await self._deletes.exhume(key, by=file)
             _inherit_type(file, target or ghost)
-            self.move_here(file, folder, component, target)
-            _follow(file, ghost)
+            self.move_here(file, folder, component, target or ghost)
             file.stored = True  # for all we know: a PUT may have been under way
             file.temporary = self._rules.is_temporary(names.display(component))
         log.info("%s is %s here; the store follows in the background", file.origin or "a file", file.key)
@@ -134,8 +132,7 @@ class Renames:
             self._records.filled(folder)
             self._records.attributes.note(file)
         else:
-            self.move_here(file, folder, component, target)
-            _follow(file, ghost)
+            self.move_here(file, folder, component, target or ghost)
         file.temporary = self._rules.is_temporary(name)
 
     async def _send_or_keep(
@@ -217,13 +214,3 @@ def _inherit_type(file: File, target: File | Ghost | None) -> None:
         return
     if target.content_type is not None and not target.type_guessed:
         file.content_type, file.type_guessed = target.content_type, False
-
-
-def _follow(file: File, ghost: Ghost | None) -> None:
-    """Note what the store has under the new key: a record that was about to be deleted, perhaps the file's own."""
-    if ghost is None:
-        return
-    file.stored = True
-    if file.origin == ghost.key:
-        file.origin = None
-        file.changed_at = trio.current_time()

@@ -7,14 +7,14 @@ import math
 import stat
 
 from kvsfs.cache.folder import CacheFolder
-from kvsfs.cache.journal import Removed, Upload
+from kvsfs.cache.journal import Base, Removed, Upload
 from kvsfs.core import names
 from kvsfs.core.deletes import DeferredDeletes, Ghost
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.uploads import Uploads
 from kvsfs.core.versions import Versions
 from kvsfs.errors import StoreError
-from kvsfs.types import RecordHead, RecordKey
+from kvsfs.types import RecordKey
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +59,8 @@ class Resumption:
         if file.content is not None:  # an older version of the same key, which was about to be forgotten
             self._versions.drop(file)
         file.content = self._versions.resumed(blob, upload.row)
-        file.stored, file.listed_size = closed.base.stored, closed.base.size
         file.content_type, file.type_guessed = closed.content_type, closed.type_guessed
-        if closed.base.validator is not None:
-            file.head = RecordHead(closed.content_type or "", etag=closed.base.validator)
+        file.replaces(closed.base)
         file.mtime_ns = file.ctime_ns = closed.mtime_ns
         file.mode, file.uid, file.gid = stat.S_IFREG | closed.mode, closed.uid, closed.gid
         file.late = True
@@ -87,7 +85,7 @@ class Resumption:
             component,
             removed.content_type,
             removed.type_guessed,
-            removed.validator,
+            Base(True, removed.validator, removed.size),  # noqa: FBT003
             heir,
         )
         self._deletes.restore(ghost)

@@ -1,0 +1,121 @@
+"""The daemon is killed at a chosen moment: what the next mount makes of it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from kvsfs.core.tuning import Tuning
+from kvsfs.errors import StoreUnreachable
+from kvsfs.types import ContentEncoding
+from tests.support.mounted import mounted, on_mock_clock
+
+WRITE_BACK = Tuning(write_back=1.0)
+
+
+@pytest.mark.parametrize("validators", [True, False])
+@pytest.mark.parametrize("compress", [None, "gzip"])
+@pytest.mark.parametrize("there", [True, False])
+def test_an_older_version_of_ours_that_came_through_unheard_is_no_conflict(
+    *, validators: bool, compress: ContentEncoding | None, there: bool
+) -> None:
+    """The newer one was closed while the older one was on its way, and then came the crash."""
+
+    async def main() -> None:
+        tuning = Tuning(write_back=1.0, compress=compress)
+        async with mounted(tuning=tuning, validators=validators) as m:
+            if there:
+                await m.other.put("f.txt", b"before")
+            await m.write_file("f.txt", b"older " * 1000)
+            gate = m.hooks.hold_answer("set_record")
+            await trio.sleep(1.1)
+            await gate.reached.wait()
+            await m.write_file("f.txt", b"the newest " * 1000)
+            await m.remount()
+            m.hooks.clear()
+            await m.idle()
+            assert await m.other.records() == {"f.txt": b"the newest " * 1000}
+
+    on_mock_clock(main)
+
+
+def test_a_record_of_ours_that_came_through_unheard_goes_after_a_rename_and_a_crash() -> None:
+    async def main() -> None:
+        async with mounted(tuning=WRITE_BACK) as m:
+            await m.other.put("f", b"before")
+            fh = await m.open("f", os.O_RDWR)
+            await m.fs.write(fh, 0, b"newest")
+            await m.close(fh)
+            m.hooks.lose_answer("set_record", StoreUnreachable("the network is down"))
+            await trio.sleep(1.1)
+            await wait_all_tasks_blocked()
+            m.hooks.hold("set_record")
+            await m.rename("f", "g")
+            await m.remount()
+            m.hooks.clear()
+            await m.idle()
+            assert await m.names() == ["g"]
+            assert await m.other.records() == {"g": b"newest"}
+
+    on_mock_clock(main)
+
+
+def test_a_save_that_fails_at_first_does_not_take_its_own_old_record_for_anothers() -> None:
+    """As vim does: the old one becomes the backup, and a new file is made in its place."""
+
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("f", b"before")
+            await m.rename("f", "f~")
+            m.hooks.fail("set_record", StoreUnreachable("the network is down"))
+            with pytest.raises(StoreUnreachable):
+                await m.write_file("f", b"after")
+            await m.unlink("f~")
+            await m.idle()
+            assert await m.other.records() == {"f": b"after"}
+
+    on_mock_clock(main)
+
+
+@pytest.mark.parametrize("crash", [True, False])
+def test_a_temporary_file_that_replaces_one_whose_upload_is_under_way(*, crash: bool) -> None:
+    async def main() -> None:
+        async with mounted(tuning=WRITE_BACK) as m:
+            await m.other.put("f", b"before")
+            await m.write_file("f", b"between")
+            gate = m.hooks.hold_answer("set_record")
+            await trio.sleep(1.1)
+            await gate.reached.wait()
+            await m.write_file("f.tmp", b"the newest")
+            await m.rename("f.tmp", "f")
+            if crash:
+                await m.remount()
+            m.hooks.clear()
+            await m.idle()
+            assert await m.other.records() == {"f": b"the newest"}
+
+    on_mock_clock(main)
+
+
+def test_a_folder_in_the_place_of_one_that_still_moves() -> None:
+    """The first record is stored under its new key before anything else: its old bytes may be needed there."""
+
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("a!2Ff", b"of a")
+            await m.other.put("b!2Ff", b"of b")
+            await m.names("a")
+            await m.names("b")
+            m.hooks.delay = 4.0
+            await m.rename("a", "c")
+            m.hooks.delay = 0.0
+            await m.rename("b", "a")
+            await m.idle()
+            assert await m.other.records() == {"a!2Ff": b"of b", "c!2Ff": b"of a"}
+            await trio.sleep(60)
+            assert await m.other.records() == {"a!2Ff": b"of b", "c!2Ff": b"of a"}
+
+    on_mock_clock(main)
