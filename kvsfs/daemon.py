@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -74,6 +75,7 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
     store took: they are set aside in the cache folder, and logged.
     """
     check(settings)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the token
     async with AsyncExitStack() as stack:
         mounted = await stack.enter_async_context(_opened(settings))
         cache_dir = settings.cache_dir or config.cache_folder(mounted.identity)

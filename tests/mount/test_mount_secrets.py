@@ -67,3 +67,10 @@ def test_a_local_mounts_server_is_told_no_token_of_apify_nor_shows_its_own(
         mounted.sh("echo x > f")
         wait_until(lambda: (mounted.path / "f").read_bytes() == b"x\n")
     assert own not in everything_written(sandbox)
+
+
+def test_a_daemon_leaves_no_core_dump(mount: Mount) -> None:
+    with mount() as mounted:
+        limits = Path(f"/proc/{mounted.pid}/limits").read_text().splitlines()
+        (core,) = [line.split() for line in limits if line.startswith("Max core file size")]
+        assert core[4:6] == ["0", "0"]
