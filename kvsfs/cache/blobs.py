@@ -344,7 +344,10 @@ class BlobFolder:
 
     def close(self) -> None:
         """Give the folder up, without the clean blobs. Dirty ones stay."""
-        self._remove_clean()
+        try:
+            self._remove_clean()
+        except OSError as error:  # the folder was removed meanwhile: no reason to end otherwise than usual
+            log.warning("%s could not be tidied: %s", self.path, error)
         os.close(self._lock_fd)
 
     def _open_lock(self) -> int:

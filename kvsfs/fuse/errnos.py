@@ -32,6 +32,9 @@ _ERRNO_OF: tuple[tuple[type[Exception], int, int], ...] = (
     (trio.TooSlowError, errno.ETIMEDOUT, logging.ERROR),
 )
 
+# The cache folder was removed under the mount: ENOENT would say so of the file, and a backup would take it for deleted.
+_ERRNO_OF_CACHE = {errno.ENOENT: errno.EIO, errno.ENOTDIR: errno.EIO}
+
 
 def errno_of(error: Exception) -> tuple[int, int | None]:
     """Give an exception's errno, and the level to log it at; None for one that nobody foresaw: with traceback.
@@ -45,5 +48,5 @@ def errno_of(error: Exception) -> tuple[int, int | None]:
             return number, level
     # The cache file's: ENOSPC, EDQUOT, EIO. A resolver's number is negative: the kernel would refuse the reply.
     if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
-        return error.errno, logging.ERROR
+        return _ERRNO_OF_CACHE.get(error.errno, error.errno), logging.ERROR
     return errno.EIO, None

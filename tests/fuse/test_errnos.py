@@ -63,6 +63,7 @@ def test_every_error_of_the_store_was_foreseen(kind: type[errors.StoreError]) ->
         (errors.ProtocolViolation("x"), errno.EIO),
         (errors.FileError(errno.EXDEV), errno.EXDEV),
         (OSError(errno.ENOSPC, "x"), errno.ENOSPC),
+        (OSError(errno.ENOENT, "x"), errno.EIO),
         (OSError("without a number"), errno.EIO),
         (trio.TooSlowError(), errno.ETIMEDOUT),
         (ValueError("x"), errno.EIO),
