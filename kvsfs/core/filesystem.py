@@ -106,7 +106,7 @@ class FileSystem:
             tuning.listing_ttl,
         )
         self._local.restore(self.inodes.root)
-        self._markers = Markers(store, self._lister, self._background, tuning.grace)
+        self._markers = Markers(store, self._lister, self._deletes, self._background, tuning.grace)
         compression = Compression(cache.blobs, tuning.compress)
         conflicts = Conflicts(store, self.inodes, keep_both=tuning.keep_both)
         self._records = Records(

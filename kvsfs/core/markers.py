@@ -9,6 +9,7 @@ import trio
 
 from kvsfs.core import content_types, names
 from kvsfs.core.background import Background
+from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.inodes import Folder
 from kvsfs.core.listing import Lister
 from kvsfs.errors import StoreError
@@ -28,9 +29,12 @@ class Markers:
     happens to a folder only has its marker looked at after the grace: `cp -r` and `rm -r` pay for none.
     """
 
-    def __init__(self, store: Store, lister: Lister, background: Background, grace: float) -> None:
+    def __init__(
+        self, store: Store, lister: Lister, deletes: DeferredDeletes, background: Background, grace: float
+    ) -> None:
         self._store = store
         self._lister = lister
+        self._deletes = deletes
         self._background = background
         self._grace = grace
         self._waiting: dict[Folder, trio.CancelScope] = {}
@@ -117,6 +121,7 @@ class Markers:
 
     async def _put(self, folder: Folder) -> None:
         key = names.encode(folder.path)
+        await self._deletes.exhume(key)  # that of a folder which had this name
         await self._store.set_record(key, BytesBody(b""), content_type=content_types.MARKER)
         folder.marker, folder.marker_changed_at = True, trio.current_time()
         self._refused.discard(folder)

@@ -268,5 +268,9 @@ def test_a_renamed_folder_leaves_no_marker_behind_also_one_whose_put_had_no_answ
             await trio.sleep(GRACE + 1)
             await m.idle()
             assert list(await m.other.records()) == ["f!2F"]
+            await m.rename("f", "d")
+            await m.mkdir("f")  # while the one that had this name is to go
+            await m.fs.drain()
+            assert list(await m.other.records()) == ["d!2F", "f!2F"]
 
     on_mock_clock(main)
