@@ -234,7 +234,7 @@ class DeferredDeletes:
         return [key for key in self.left() if key.startswith(prefix)]
 
     def let_go(self, key: RecordKey | None) -> None:
-        """Have a record that its heir was read from deleted after the grace: nobody needs it any more. No checkpoint."""
+        """Have a record that its heir was read from deleted after the grace: nobody needs it now. No checkpoint."""
         ghost = self._ghosts.get(key) if key is not None else None
         if ghost is not None and not ghost.moving:
             self._wait(ghost)
