@@ -6,11 +6,10 @@ import errno
 import os
 import select
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +21,7 @@ from kvsfs.errors import ExitCode
 from kvsfs.store.breaker import LAST_PROBE
 from tests.mount.conftest import Mount
 from tests.support.mounting import Sandbox, failing, mounted_store
-from tests.support.serving import RunningServer, running_server
+from tests.support.serving import Home, RunningServer
 from tests.support.store_api import StoreApi
 
 T = TypeVar("T")
@@ -65,27 +64,8 @@ def once_it_answers(read: Callable[[], T]) -> T:
             select.select([], [], [], 0.02)
 
 
-class Home:
-    """Where a server that goes away comes back: its port, its records, its requests."""
-
-    def __init__(self, folder: Path, token: str) -> None:
-        self._folder = folder
-        self._token = token
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
-
-    def serving(self) -> AbstractContextManager[RunningServer]:
-        return running_server(
-            self._folder / "data",
-            tokens=[f"{self._token}=joe"],
-            port=self._port,
-            request_log=self._folder / "log",
-        )
-
-
 @pytest.fixture
 def home(tmp_path: Path, token: str) -> Home:
-    (tmp_path / "server").mkdir()
     return Home(tmp_path / "server", token)
 
 

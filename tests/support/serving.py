@@ -7,6 +7,7 @@ import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -121,6 +122,26 @@ def running_server(
             assert process.stdout is not None
             process.stdin.close()
             process.stdout.close()
+
+
+class Home:
+    """Where a server that goes away comes back: its port, its records, its requests."""
+
+    def __init__(self, folder: Path, token: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        self._token = token
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+
+    def serving(self, *arguments: str) -> contextlib.AbstractContextManager[RunningServer]:
+        return running_server(
+            self._folder / "data",
+            tokens=[f"{self._token}=joe"],
+            port=self._port,
+            request_log=self._folder / "log",
+            arguments=arguments,
+        )
 
 
 def _wait_until_ready(process: subprocess.Popen[str]) -> str:
