@@ -116,7 +116,9 @@ async def _serve(
     session.mount(MountOptions(settings.source, settings.read_only, settings.allow_other))
     try:
         presence = Presence(settings.mount_point)
-        control = ControlServer(presence.folder, settings.mount_point, Commands(status).by_name())
+        control = ControlServer(
+            presence.folder, settings.mount_point, Commands(status, status.steering).by_name()
+        )
         await background.start(control.run)
         async with trio.open_nursery() as nursery:
 

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import math
 import random
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -34,6 +34,14 @@ class _Waiting:
     """Put again while it was running."""
 
 
+@dataclass(slots=True, eq=False)
+class _Round(Generic[T]):
+    """What a `drain` waits for."""
+
+    left: set[T]
+    ends: float
+
+
 class WriteBack(Generic[T]):
     """Calls `upload(item)` for each item that was put, when its time has come, at most `parallel` at once.
 
@@ -49,9 +57,7 @@ class WriteBack(Generic[T]):
         self._due: list[tuple[float, int, T]] = []
         self._order = itertools.count()
         self._changed = trio.Event()
-        self._round: set[T] = set()
-        """Items that `drain` waits for."""
-        self._round_ends = -math.inf
+        self._rounds: list[_Round[T]] = []
 
     def put(self, item: T, delay: float = 0.0) -> None:
         """Have an item uploaded after `delay` seconds; one that waits already waits anew. No checkpoint."""
@@ -98,14 +104,18 @@ class WriteBack(Generic[T]):
                 with trio.move_on_at(self._due[0][0] if self._due else math.inf):
                     await self._changed.wait()
 
-    async def drain(self) -> None:
-        """Have everything tried now, and wait until each item was settled, or has failed for `PATIENCE`."""
-        self._round_ends = trio.current_time() + PATIENCE
-        self._round = set(self._waiting)
-        for item in self._round:
-            self.hurry(item)
-        while self._round:
-            await self._changed.wait()
+    async def drain(self, items: Iterable[T] | None = None) -> None:
+        """Have items that wait tried now, or all, and wait until each was settled, or has failed for `PATIENCE`."""
+        chosen = self._waiting if items is None else self._waiting.keys() & set(items)
+        waited_for = _Round(set(chosen), trio.current_time() + PATIENCE)
+        self._rounds.append(waited_for)
+        try:
+            for item in waited_for.left:
+                self.hurry(item)
+            while waited_for.left:
+                await self._changed.wait()
+        finally:
+            self._rounds.remove(waited_for)
 
     def hurry(self, item: T) -> None:
         """Have an item that waits tried now. No checkpoint."""
@@ -132,15 +142,17 @@ class WriteBack(Generic[T]):
             entry.attempts += 1
             entry.due = trio.current_time() + _pause(entry.attempts)
             self._schedule(item, entry.due)
-        if settled or entry.due >= self._round_ends:
-            self._settled(item)
+        self._settled(item, math.inf if settled else entry.due)
 
     def _schedule(self, item: T, due: float) -> None:
         heapq.heappush(self._due, (due, next(self._order), item))
         self._changed.set()
 
-    def _settled(self, item: T) -> None:
-        self._round.discard(item)
+    def _settled(self, item: T, due: float = math.inf) -> None:
+        """Let nobody wait for an item any more whose patience ends before `due`."""
+        for waited_for in self._rounds:
+            if due >= waited_for.ends:
+                waited_for.left.discard(item)
         self._changed.set()
 
 

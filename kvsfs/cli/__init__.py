@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from kvsfs.cli import check, config, mount, serve, status, umount
+from kvsfs.cli import check, config, mount, serve, status, steer, umount
 from kvsfs.errors import CommandError
 
 _STDERR = 2
@@ -24,6 +24,11 @@ app = typer.Typer(
 app.command("mount")(mount.mount)
 app.command("umount")(umount.umount)
 app.command("status")(status.status)
+app.command("retry")(steer.retry)
+app.command("discard")(steer.discard)
+app.command("save-as")(steer.save_as)
+app.command("flush")(steer.flush)
+app.command("refresh")(steer.refresh)
 app.command("check")(check.check)
 app.command("serve")(serve.serve)
 app.add_typer(config.app, name="config")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -19,7 +20,7 @@ from typing import Any
 import trio
 
 from kvsfs.control import wire
-from kvsfs.errors import CommandError, ExitCode, KvsfsError
+from kvsfs.errors import CommandError, ExitCode, FileError, KvsfsError, StoreError
 from kvsfs.logs import redact
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,15 @@ async def _answer_of(run: Command, arguments: wire.Arguments, tell: Tell) -> Ans
     except (KvsfsError, OSError) as error:
         if isinstance(error, trio.BrokenResourceError):
             raise
-        return CommandError(ExitCode.UNEXPECTED, str(error))
+        return CommandError(_exit_code(error), str(error))
+
+
+def _exit_code(error: KvsfsError | OSError) -> ExitCode:
+    if isinstance(error, StoreError):
+        return ExitCode.UNREACHABLE
+    if isinstance(error, FileError):
+        return ExitCode.BUSY if error.errno == errno.EBUSY else ExitCode.NOTHING_PENDING
+    return ExitCode.UNEXPECTED
 
 
 def _peer_uid(peer: trio.socket.SocketType) -> int:

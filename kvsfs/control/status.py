@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from kvsfs.core.filesystem import FileSystem
+from kvsfs.core.steering import Steering
 from kvsfs.core.unstored import Report, Totals
 from kvsfs.metrics import StoreMeter
 from kvsfs.store.apify import ApifyStore
@@ -42,6 +43,11 @@ class Status:
         self._filesystem = filesystem
         self._store = store
         self._meter = meter
+
+    @property
+    def steering(self) -> Steering:
+        """What steers the mount."""
+        return self._filesystem.steering
 
     def totals(self) -> Totals:
         """Count what is left to do. No checkpoint. Raises OSError."""

@@ -35,12 +35,29 @@ def left(totals: Mapping[str, Any]) -> str:
     """Write what is left to do: `3 files (12 KiB), 1 removal, 1 failed`."""
     parts = []
     if totals["files"]:
-        parts.append(f"{_many(totals['files'], 'file')} ({size(totals['bytes'])})")
+        parts.append(f"{many(totals['files'], 'file')} ({size(totals['bytes'])})")
     if totals["removals"]:
-        parts.append(_many(totals["removals"], "removal"))
+        parts.append(many(totals["removals"], "removal"))
     if totals["failed"]:
         parts.append(f"{totals['failed']} failed for good")
     return ", ".join(parts) or "nothing"
+
+
+def uploading(progress: Mapping[str, Any]) -> str:
+    """Write what an upload has left to do; nothing at its end."""
+    if not progress["files"]:
+        return ""
+    return f"{many(progress['files'], 'file')} ({size(progress['bytes'])}) to go"
+
+
+def not_done(pending: Mapping[str, Any]) -> str:
+    """Write what the store has not done."""
+    return f"{pending['path']}: {pending['error'] or 'not stored yet'}"
+
+
+def discarded(pending: Mapping[str, Any]) -> str:
+    """Write what a discard would do."""
+    return f"{pending['path']} ({size(pending['bytes'])}): {pending['if_discarded']}"
 
 
 def status(told: Told) -> str:
@@ -67,7 +84,7 @@ def _rows(told: Told) -> Iterator[tuple[str, str]]:
     yield "left", left(told["left"])
     yield from _unstored(told)
     if told["cache"]["local_only_files"]:
-        yield "local", f"{_many(told['cache']['local_only_files'], 'file')} that no store is to have"
+        yield "local", f"{many(told['cache']['local_only_files'], 'file')} that no store is to have"
     if mounted:
         yield from _usage(told)
 
@@ -86,9 +103,9 @@ def _cache(cache: Mapping[str, Any]) -> str:
 
 def _unstored(told: Told) -> Iterator[tuple[str, str]]:
     if told["open_and_changed"]:
-        yield "open", f"{_many(told['open_and_changed'], 'file')} being written"
+        yield "open", f"{many(told['open_and_changed'], 'file')} being written"
     for rename in told["folder_renames"]:
-        done = f"{rename['done']} of {_many(rename['total'], 'record')}"
+        done = f"{rename['done']} of {many(rename['total'], 'record')}"
         yield "renaming", f"{rename['old_path']} to {rename['path']}: {done}"
     texts = [
         *map(_upload, told["uploads"]),
@@ -106,7 +123,7 @@ def _upload(upload: Mapping[str, Any]) -> str:
 
 
 def _prospect(upload: Mapping[str, Any]) -> str:
-    attempts = f" after {_many(upload['attempts'], 'attempt')}" if upload["attempts"] else ""
+    attempts = f" after {many(upload['attempts'], 'attempt')}" if upload["attempts"] else ""
     if upload["failed"]:
         return f"failed for good{attempts}: {upload['error']}"
     error = f": {upload['error']}" if upload["error"] else ""
@@ -152,5 +169,6 @@ def _limits(limits: Mapping[str, Any]) -> str:
     return ", ".join(told) or "none known"
 
 
-def _many(count: int, noun: str) -> str:
+def many(count: int, noun: str) -> str:
+    """Write how many there are of something."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -49,6 +49,8 @@ class Ghost:
     """Held around the DELETE."""
     failure: StoreError | None = None
     """Why the last DELETE failed."""
+    settled: bool = False
+    """The record is gone, or is to stay."""
 
     @property
     def moving(self) -> bool:
@@ -141,6 +143,7 @@ class DeferredDeletes:
     def put_back(self, ghost: Ghost | None) -> None:
         """Take up a deletion that was given up for a PUT which then failed. No checkpoint."""
         if ghost is not None:
+            ghost.settled = False
             self._journal.removed(ghost.row)
             self._haunt(ghost)
 
@@ -195,6 +198,7 @@ class DeferredDeletes:
         if ghost is None:
             return None
         ghost.waiting.cancel()
+        ghost.settled = True
         self._note_removal(ghost)
         if ghost.request.locked():
             async with ghost.request:
@@ -251,6 +255,11 @@ class DeferredDeletes:
             self._wait(ghost)
             raise
 
+    async def hurry(self, ghost: Ghost) -> None:
+        """Delete a record now that waits. Raises StoreError: it is then tried again later."""
+        ghost.waiting.cancel()
+        await self.delete_now(ghost.key)
+
     def _haunt(self, ghost: Ghost) -> None:
         self._ghosts[ghost.key] = ghost
         if not ghost.moving:  # else it goes when its heir is in the store
@@ -290,6 +299,7 @@ class DeferredDeletes:
                 raise
             if self._ghosts.get(ghost.key) is ghost:
                 del self._ghosts[ghost.key]
+                ghost.settled = True
                 ghost.waiting.cancel()
                 self._note_removal(ghost)
                 self._settled(ghost.key)

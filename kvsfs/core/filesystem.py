@@ -39,6 +39,7 @@ from kvsfs.core.records import Records
 from kvsfs.core.renames import Renames
 from kvsfs.core.requests import Changes, OpenFile
 from kvsfs.core.resuming import Resumption
+from kvsfs.core.steering import Steering
 from kvsfs.core.tuning import Tuning
 from kvsfs.core.unstored import Unstored
 from kvsfs.core.uploads import Uploads
@@ -142,6 +143,16 @@ class FileSystem:
         self._files: HandleTable[FileHandle] = HandleTable()
         self._folders: HandleTable[FolderHandle] = HandleTable()
         self.unstored = Unstored(self.inodes, cache.journal, self._uploads, self._deletes, self._files)
+        self.steering = Steering(
+            store,
+            self.inodes,
+            self._lister,
+            self._versions,
+            self._uploads,
+            self._deletes,
+            self.unstored,
+            self._check_emptied,
+        )
         self._opened = Opened()
         nursery.start_soon(self._uploads.sweep, self._files)
         self.device: int | None = None

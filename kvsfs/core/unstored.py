@@ -130,6 +130,12 @@ class Unstored:
             removals=len(self._deletes.left()),
         )
 
+    def files(self) -> list[File]:
+        """Give the files that wait for the store, and those that have failed for good."""
+        failed = (self._inodes.find(row.closed.key) for row in self._journal.uploads() if row.final)
+        known = dict.fromkeys([*self._uploads.waiting, *(file for file in failed if file is not None)])
+        return [file for file in known if not file.removed]
+
     def report(self) -> Report:
         """Tell all."""
         ghosts = self._deletes.ghosts()

@@ -128,6 +128,18 @@ class Uploads:
         """The files that are uploaded, wait, or are to be tried again."""
         return list(self._queue)
 
+    def cancel(self, file: File) -> None:
+        """Let an upload wait for nothing any more; one that is under way ends. No checkpoint."""
+        self._queue.cancel(file)
+        file.uploading.cancel()
+
+    async def try_now(self, files: list[File]) -> None:
+        """Have files tried now, failed ones too, and wait until each is stored or has failed."""
+        for file in files:
+            if file not in self._queue:
+                self._queue.put(file)
+        await self._queue.drain(files)
+
     def next_attempt(self, file: File) -> float | None:
         """Tell when a file is due (trio time); None when nothing is waiting for it."""
         return self._queue.due_at(file)
