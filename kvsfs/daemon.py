@@ -6,9 +6,9 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import trio
 
@@ -21,14 +21,7 @@ from kvsfs.control.status import DRAINING, About, Status
 from kvsfs.core.filesystem import FileSystem
 from kvsfs.core.inodes import Ownership
 from kvsfs.core.tuning import Tuning
-from kvsfs.errors import (
-    CommandError,
-    ExitCode,
-    NotAuthorized,
-    PermissionDenied,
-    StoreError,
-    StoreUnreachable,
-)
+from kvsfs.errors import ExitCode
 from kvsfs.fuse.invalidation import Invalidation
 from kvsfs.fuse.presence import Presence
 from kvsfs.fuse.session import (
@@ -38,25 +31,12 @@ from kvsfs.fuse.session import (
     check_fuse,
     check_mount_point,
 )
-from kvsfs.metrics import StoreMeter
+from kvsfs.opening import opened
 from kvsfs.options import CACHE_BYTES, MountConfig
-from kvsfs.server.spawn import local_server
-from kvsfs.store.apify import ApifyStore, ApifyStoreCollection
-from kvsfs.store.retry import Deadlines
-from kvsfs.store.sources import LocalSource, RemoteSource, parse_source
+from kvsfs.store.sources import parse_source, shown
 from kvsfs.types import ContentEncoding, StoreInfo
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Mounted:
-    """An opened store. `identity` is the same at every mount of it, and names its cache folder."""
-
-    store: ApifyStore
-    info: StoreInfo
-    identity: str
-    meter: StoreMeter
 
 
 def check(settings: MountConfig) -> None:
@@ -77,7 +57,8 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
     check(settings)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the token
     async with AsyncExitStack() as stack:
-        mounted = await stack.enter_async_context(_opened(settings))
+        mounted = await stack.enter_async_context(opened(settings))
+        settings = replace(settings, read_only=settings.read_only or mounted.read_only)
         cache_dir = settings.cache_dir or config.cache_folder(mounted.identity)
         cache = CacheFolder(cache_dir, settings.cache_min_free)
         stack.callback(cache.close)
@@ -96,7 +77,7 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
         )
         stack.callback(filesystem.close)
         status = Status(
-            _about(settings, mounted.info, cache, tuning), filesystem, mounted.store, mounted.meter
+            _about(settings, mounted.info, cache, tuning), filesystem, mounted.client, mounted.meter
         )
         session = Session(filesystem, settings.mount_point, invalidation)
         presence = await _serve(session, settings, status, background, ready)
@@ -113,7 +94,7 @@ async def _serve(
     background: trio.Nursery,
     ready: Callable[[], None],
 ) -> Presence:
-    session.mount(MountOptions(settings.source, settings.read_only, settings.allow_other))
+    session.mount(MountOptions(shown(settings.source), settings.read_only, settings.allow_other))
     try:
         presence = Presence(settings.mount_point)
         control = ControlServer(
@@ -124,7 +105,7 @@ async def _serve(
 
             async def answering() -> None:
                 ready()
-                log.info("%s is mounted on %s", settings.source, settings.mount_point)
+                log.info("%s is mounted on %s", shown(settings.source), settings.mount_point)
 
             await nursery.start(_detach_on_signal, session)
             await session.serve(answering)
@@ -159,78 +140,15 @@ async def _drain(filesystem: FileSystem, seconds: float) -> list[str]:
     return left
 
 
-@asynccontextmanager
-async def _opened(settings: MountConfig) -> AsyncIterator[_Mounted]:
-    source, meter = parse_source(settings.source), StoreMeter()
-    deadlines = Deadlines.within(settings.timeout)
-    if isinstance(source, LocalSource):
-        folder = config.local_data_folder()
-        async with (
-            local_server(folder) as server,
-            ApifyStoreCollection(server.url, token=server.token, deadlines=deadlines, meter=meter) as stores,
-        ):
-            with _explained(server.url):
-                info = await stores.get_or_create(source.name)
-            yield _Mounted(stores.store(info.id), info, f"local:{folder}:{info.id}", meter)
-        return
-    token = config.find_token(settings.token_file)
-    with _explained(settings.api_url):
-        stores = ApifyStoreCollection(settings.api_url, token=token, deadlines=deadlines, meter=meter)
-    async with stores:
-        with _explained(settings.api_url):
-            info = await _require(stores, source, has_token=token is not None)
-        yield _Mounted(stores.store(info.id), info, f"{settings.api_url}:{info.id}", meter)
-
-
-async def _require(stores: ApifyStoreCollection, source: RemoteSource, *, has_token: bool) -> StoreInfo:
-    try:
-        info = await stores.store(source.store_id).get()
-    except PermissionDenied:
-        if has_token:
-            raise
-        info = None
-    if info is not None:
-        return info
-    message = f"there is no store {source.store_id.replace('~', '/').removeprefix('/')} that you can read"
-    if not has_token:
-        raise CommandError(ExitCode.NO_TOKEN, f"{message} without a token: {TOKEN_HINT}")
-    raise CommandError(ExitCode.NO_SUCH_STORE, f"{message}: check its name or ID in the Apify Console")
-
-
-TOKEN_HINT = "set APIFY_TOKEN, name a file with --token-file, or log in with the Apify CLI"  # noqa: S105
-
-
-@contextmanager
-def _explained(api_url: str) -> Iterator[None]:
-    """Turn what the store says at the start into one line and an exit code."""
-    try:
-        yield
-    except NotAuthorized as error:
-        if error.error_type == "token-not-provided":
-            raise CommandError(ExitCode.NO_TOKEN, f"this store needs a token: {TOKEN_HINT}") from error
-        message = "the API does not know this token: make a new one in the Apify Console, Settings, API"
-        raise CommandError(ExitCode.TOKEN_REFUSED, message) from error
-    except PermissionDenied as error:
-        message = f"the token may not read this store ({error}): ask its owner, or use another token"
-        raise CommandError(ExitCode.NO_PERMISSION, message) from error
-    except StoreUnreachable as error:
-        message = f"cannot reach {api_url} ({error}): check the network and --api-url"
-        raise CommandError(ExitCode.UNREACHABLE, message) from error
-    except StoreError as error:
-        raise CommandError(
-            ExitCode.UNREACHABLE, f"{api_url} does not answer as the API does: {error}"
-        ) from error
-
-
 def _note_mount(cache: CacheFolder, settings: MountConfig, info: StoreInfo) -> None:
     cache.blobs.note_mount(
-        {"source": settings.source, "store_id": info.id, "mount_point": settings.mount_point}
+        {"source": shown(settings.source), "store_id": info.id, "mount_point": settings.mount_point}
     )
 
 
 def _about(settings: MountConfig, info: StoreInfo, cache: CacheFolder, tuning: Tuning) -> About:
     return About(
-        source=settings.source,
+        source=shown(settings.source),
         mount_point=settings.mount_point,
         info=info,
         cache_folder=cache.blobs.path,

@@ -57,14 +57,19 @@ def verify_storage(secret: str, store_id: str, signature: str, now_ms: int) -> b
     Anything at all may be given as the signature: what is not one is refused.
     """
     bare = signature.rstrip("=")
-    expires = _expiry(bare)
+    expires = storage_expiry(bare)
     if expires is None:
         return False
     genuine = _equal(sign_storage(secret, store_id, expires), bare)
     return genuine and (expires == _NEVER or now_ms < expires)
 
 
-def _expiry(unpadded: str) -> int | None:
+def storage_expiry(signature: str) -> int | None:
+    """Read until when a storage's signature is meant to open it: milliseconds since the epoch, 0 for ever.
+
+    None for what is no such signature. Whether it is genuine only the store can tell.
+    """
+    unpadded = signature.rstrip("=")
     try:
         payload = base64.b64decode(unpadded + "=" * (-len(unpadded) % 4), altchars=b"-_", validate=True)
         _version, expires, _proof = payload.decode().split(".")

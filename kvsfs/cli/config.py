@@ -10,6 +10,7 @@ import typer
 from kvsfs import config as places
 from kvsfs import settings
 from kvsfs.options import OPTIONS
+from kvsfs.store.sources import shown
 
 app = typer.Typer(help="Tell what the settings are.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -30,7 +31,7 @@ def show(
     named = None if name is None else files.named(name)
     rows = []
     if named is not None:
-        rows.append(("source", named.source, named.place))
+        rows.append(("source", shown(named.source), named.place))
         if named.mount_point is not None:
             rows.append(("mount-point", named.mount_point, named.place))
     found = settings.resolve(files.layers(os.environ, named))

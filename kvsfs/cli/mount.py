@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated, Any, NoReturn
 
 import trio
 import typer
@@ -17,6 +18,10 @@ from kvsfs.errors import CommandError, ExitCode
 from kvsfs.fuse.mount_points import resolved
 from kvsfs.options import MountConfig, arguments
 from kvsfs.settings import Layer
+from kvsfs.store.sources import is_secret, shown
+
+LONGEST_SOURCE = 8192
+"""Bytes: no server takes a longer URL, and a pipe holds it whole."""
 
 
 @with_options
@@ -25,7 +30,8 @@ def mount(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A store's ID, ~name, user/name, or local:[name]; or a name from a configuration file.",
+            help="A store's ID, ~name, user/name, run:ID, actor:user/actor, task:user/task, a URL of its keys, "
+            "or local:[name]; or a name from a configuration file.",
         ),
     ],
     mount_point: Annotated[
@@ -44,9 +50,14 @@ def mount(
         ),
     ] = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    source_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     **flags: Any,  # the table's own types
 ) -> None:
     """Mount a store; goes to the background once the mount answers."""
+    if source_fd is not None:
+        source = _taken(source_fd)
+    elif is_secret(source):
+        _restart_without(source)
     said = (of_flags(flags), of_words(option or []))
     if ready_fd is None:
         configured = _configured(source, mount_point, said)
@@ -70,9 +81,9 @@ def _configured(source: str, mount_point: str | None, said: tuple[Layer, ...]) -
         return settings.config(source, resolved(mount_point), layers)
     if named is not None:
         raise settings.usage(f"MOUNTPOINT is missing: name one here, or as mount-point below {named.place}")
-    hint = settings.suggestion(source, files.mounts)
+    hint = settings.suggestion(shown(source), files.mounts)
     raise settings.usage(
-        f"MOUNTPOINT is missing, and no mount is named {source} in the configuration files{hint}"
+        f"MOUNTPOINT is missing, and no mount is named {shown(source)} in the configuration files{hint}"
     )
 
 
@@ -99,6 +110,7 @@ def _mount_in_background(configured: MountConfig) -> None:
     from kvsfs import daemon
 
     daemon.check(configured)
+    handed = _handed_over(configured.source) if is_secret(configured.source) else None
     reader, writer = os.pipe()
     child = subprocess.Popen(
         [
@@ -109,14 +121,17 @@ def _mount_in_background(configured: MountConfig) -> None:
             "mount",
             "--ready-fd",
             str(writer),
-            *arguments(configured),
+            *([] if handed is None else ["--source-fd", str(handed)]),
+            *arguments(replace(configured, source=shown(configured.source))),
         ],
-        pass_fds=[writer],
+        pass_fds=[writer] if handed is None else [writer, handed],
         stdin=subprocess.DEVNULL,
         cwd="/",  # no folder shall be busy because a mount was once typed in it
         start_new_session=True,
     )
     os.close(writer)
+    if handed is not None:
+        os.close(handed)
     answered = os.read(reader, 1)
     os.close(reader)
     if not answered:
@@ -125,6 +140,28 @@ def _mount_in_background(configured: MountConfig) -> None:
         raise typer.Exit(code if code > 0 else ExitCode.UNEXPECTED)
     child.returncode = 0  # not ours to wait for any more
     _tell_mounted(configured)
+
+
+def _restart_without(source: str) -> NoReturn:
+    """Begin anew, as the same process, with the source out of its arguments: everybody can read those."""
+    descriptor = _handed_over(source)
+    os.set_inheritable(descriptor, True)
+    command, *words = [shown(word) if word == source else word for word in sys.argv[1:]]
+    arguments = [command, "--source-fd", str(descriptor), *words]
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "kvsfs", *arguments])  # noqa: S606 - our own interpreter, our own words
+
+
+def _handed_over(source: str) -> int:
+    """Give a descriptor that a source can be read from, once."""
+    reader, writer = os.pipe()
+    with open(writer, "wb") as pipe:
+        pipe.write(source.encode()[:LONGEST_SOURCE])
+    return reader
+
+
+def _taken(descriptor: int) -> str:
+    with open(descriptor, "rb") as pipe:
+        return pipe.read().decode(errors="replace")
 
 
 def _ready_teller(configured: MountConfig, ready_fd: int | None) -> Callable[[], None]:
@@ -144,7 +181,7 @@ def _ready_teller(configured: MountConfig, ready_fd: int | None) -> Callable[[],
 
 def _tell_mounted(configured: MountConfig) -> None:
     try:
-        print(f"{configured.source} is mounted on {configured.mount_point}", flush=True)
+        print(f"{shown(configured.source)} is mounted on {configured.mount_point}", flush=True)
     except OSError:  # nobody listens, or a full disk: it is mounted all the same
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -23,8 +23,10 @@ from kvsfs.store.paging import KeyIterator
 from kvsfs.store.parsing import (
     parse_head,
     parse_key_page,
+    parse_run_id,
     parse_store,
     parse_store_list,
+    parse_username,
     parse_validator,
 )
 from kvsfs.store.protocol import RecordBody, RecordStream
@@ -77,6 +79,39 @@ class ApifyStoreCollection:
         """Give the client of one store. No request."""
         return ApifyStore(self._api, store_id.replace("/", "~"))
 
+    @property
+    def api(self) -> ApiClient:
+        """What sends the calls of all its stores."""
+        return self._api
+
+    async def store_of_run(self, path: str, filters: Mapping[str, str]) -> StoreInfo | None:
+        """Describe the default store of the run at `path` below /v2/; None when there is no run, or no store of it.
+
+        The operations are actorRun_keyValueStore_get, and those of an Actor's or a task's last run.
+        """
+        try:
+            return parse_store(await self._api.fetch_json(_run_call(f"{path}/key-value-store", filters)))
+        except StoreNotFound:
+            return None
+
+    async def run_id(self, path: str, filters: Mapping[str, str]) -> str | None:
+        """Give the ID of the run at `path`; None when there is none (actorRun_get)."""
+        try:
+            return parse_run_id(await self._api.fetch_json(_run_call(path, filters)))
+        except StoreNotFound:
+            return None
+
+    async def username(self) -> str:
+        """Name the token's owner (users_me_get)."""
+        call = Call(
+            operation="username",
+            method="GET",
+            path="/v2/users/me",
+            subject="the token's owner",
+            missing=StoreNotFound,
+        )
+        return parse_username(await self._api.fetch_json(call))
+
     async def get_or_create(
         self, name: str | None = None, *, schema: Mapping[str, object] | None = None
     ) -> StoreInfo:
@@ -120,11 +155,13 @@ class ApifyStoreCollection:
 class ApifyStore:
     """One store at the API."""
 
-    def __init__(self, api: ApiClient, safe_id: str) -> None:
+    def __init__(self, api: ApiClient, safe_id: str, signature: str | None = None) -> None:
+        """`signature` is that of the keys' URL, where it stands for a token."""
         self._api = api
         self._safe_id = safe_id
         self._path = f"{_STORES}/{_segment(safe_id)}"
         self._signer: StoreInfo | None = None
+        self._signature = signature
 
     def __repr__(self) -> str:
         return f"ApifyStore({self._safe_id!r})"
@@ -179,6 +216,7 @@ class ApifyStore:
             "exclusiveStartKey": exclusive_start_key,
             "prefix": prefix,
             "collection": collection,
+            "signature": self._signature,
         }
         call = replace(self._store_call("list_keys", "GET"), path=f"{self._path}/keys", query=query)
         return parse_key_page(await self._api.fetch_json(call))
@@ -205,7 +243,8 @@ class ApifyStore:
 
     async def _head(self, operation: str, key: RecordKey) -> RecordHead | None:
         try:
-            return parse_head(await self._api.fetch_headers(self._record_call(operation, "HEAD", key)))
+            call = replace(self._record_call(operation, "HEAD", key), query=await self._proof(key))
+            return parse_head(await self._api.fetch_headers(call))
         except RecordNotFound:
             return None
 
@@ -220,7 +259,7 @@ class ApifyStore:
         """
         call = replace(
             self._record_call("get_record", "GET", key),
-            query={"attachment": True},  # without it the API may alter HTML
+            query={"attachment": True, **await self._proof(key)},  # without it the API may alter HTML
             headers=range_header(byte_range) | condition(if_none_match),
             accepted=frozenset({200, 206, 304}),
             follows_redirects=True,
@@ -274,7 +313,7 @@ class ApifyStore:
         signer = await self._signing()
         secret = signer.url_signing_secret_key
         signature = sign_record(secret, key) if secret else None
-        return self._public_url(signer, f"/records/{_segment(key)}", {"signature": signature})
+        return self._public_url(signer.id, f"/records/{_segment(key)}", {"signature": signature})
 
     async def keys_public_url(
         self,
@@ -289,7 +328,11 @@ class ApifyStore:
         secret = signer.url_signing_secret_key
         signature = sign_storage(secret, signer.id, _expiry_ms(expires_in)) if secret else None
         query = {"signature": signature, "limit": limit, "prefix": prefix, "collection": collection}
-        return self._public_url(signer, "/keys", query)
+        return self._public_url(signer.id, "/keys", query)
+
+    async def _proof(self, key: RecordKey) -> Mapping[str, str]:  # noqa: ARG002 - for those who have no token
+        """Give what a record's query says beside the token."""
+        return {}
 
     async def _signing(self) -> StoreInfo:
         # The ID and the secret of a store never change: of two concurrent askers either may be the last.
@@ -299,8 +342,8 @@ class ApifyStore:
             raise StoreNotFound(f"store {self._safe_id}: there is none", status=404)
         return self._signer
 
-    def _public_url(self, signer: StoreInfo, path: str, query: Mapping[str, str | int | bool | None]) -> str:
-        return f"{self._api.base_url}{_STORES}/{_segment(signer.id)}{path}{query_string(query)}"
+    def _public_url(self, store_id: str, path: str, query: Mapping[str, str | int | bool | None]) -> str:
+        return f"{self._api.base_url}{_STORES}/{_segment(store_id)}{path}{query_string(query)}"
 
     def _store_call(self, operation: str, method: str) -> Call:
         return Call(
@@ -322,6 +365,17 @@ class ApifyStore:
             store=self._safe_id,
             kind="record",
         )
+
+
+def _run_call(path: str, filters: Mapping[str, str]) -> Call:
+    return Call(
+        operation="get",
+        method="GET",
+        path=f"/v2/{quote(path, safe='/~')}",
+        subject="the run",
+        missing=StoreNotFound,
+        query=filters,
+    )
 
 
 def _expiry_ms(expires_in: timedelta | None) -> int | None:

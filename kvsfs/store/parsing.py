@@ -68,6 +68,16 @@ def parse_store_list(answer: object) -> StoreList:
     )
 
 
+def parse_run_id(answer: object) -> str:
+    """Read the ID out of `{"data": Run}`."""
+    return _text(_envelope(answer), "id")
+
+
+def parse_username(answer: object) -> str:
+    """Read the name out of `{"data": User}`."""
+    return _text(_envelope(answer), "username")
+
+
 def parse_key_page(answer: object) -> KeyPage:
     """Read `{"data": ListOfKeys}`."""
     page = _envelope(answer)

@@ -1,0 +1,180 @@
+"""From a source, as the user wrote it, to a store that answers: or to one line that says why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from kvsfs import config
+from kvsfs.errors import (
+    CommandError,
+    ExitCode,
+    NotAuthorized,
+    PermissionDenied,
+    StoreError,
+    StoreUnreachable,
+)
+from kvsfs.metrics import StoreMeter
+from kvsfs.options import MountConfig
+from kvsfs.server.spawn import local_server
+from kvsfs.store.apify import ApifyStore, ApifyStoreCollection
+from kvsfs.store.protocol import Store
+from kvsfs.store.retry import Deadlines
+from kvsfs.store.shared import SharedStore
+from kvsfs.store.sources import LocalSource, RemoteSource, RunSource, SharedSource, Source, parse_source
+from kvsfs.types import StoreInfo
+
+TOKEN_HINT = "set APIFY_TOKEN, name a file with --token-file, or log in with the Apify CLI"  # noqa: S105
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A store that answers. `identity` is the same each time that it is opened, and names its cache folder."""
+
+    store: Store
+    info: StoreInfo
+    identity: str
+    client: ApifyStore
+    """What sends the store's requests, below all views of it."""
+    meter: StoreMeter
+    read_only: bool = False
+    """Whether nobody could write to it in this way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Api:
+    """Where a source's store is asked for."""
+
+    stores: ApifyStoreCollection
+    identity: str
+    has_token: bool
+    meter: StoreMeter
+
+
+@asynccontextmanager
+async def opened(settings: MountConfig) -> AsyncIterator[Opened]:
+    """Open the store of a mount; leaving the context closes its connections. Raises CommandError."""
+    source = parse_source(settings.source)
+    async with _api_of(source, settings) as api:
+        with explained(api.stores.api.base_url):
+            found = await _open(source, api)
+        yield found
+
+
+@asynccontextmanager
+async def account(settings: MountConfig) -> AsyncIterator[ApifyStoreCollection]:
+    """Give the stores that the settings' token sees at their API. Raises CommandError."""
+    async with _remote(settings.api_url, config.find_token(settings.token_file), settings) as api:
+        yield api.stores
+
+
+@contextmanager
+def explained(api_url: str) -> Iterator[None]:
+    """Turn what the store says at the start into one line and an exit code."""
+    try:
+        yield
+    except NotAuthorized as error:
+        if error.error_type == "token-not-provided":
+            raise CommandError(ExitCode.NO_TOKEN, f"this store needs a token: {TOKEN_HINT}") from error
+        message = "the API does not know this token: make a new one in the Apify Console, Settings, API"
+        raise CommandError(ExitCode.TOKEN_REFUSED, message) from error
+    except PermissionDenied as error:
+        message = f"the token may not read this store ({error}): ask its owner, or use another token"
+        raise CommandError(ExitCode.NO_PERMISSION, message) from error
+    except StoreUnreachable as error:
+        message = f"cannot reach {api_url} ({error}): check the network and --api-url"
+        raise CommandError(ExitCode.UNREACHABLE, message) from error
+    except StoreError as error:
+        raise CommandError(
+            ExitCode.UNREACHABLE, f"{api_url} does not answer as the API does: {error}"
+        ) from error
+
+
+@asynccontextmanager
+async def _api_of(source: Source, settings: MountConfig) -> AsyncIterator[_Api]:
+    if isinstance(source, LocalSource):
+        async with _local(settings) as api:
+            yield api
+    elif isinstance(source, SharedSource):  # no token: it is nothing to whomever the URL leads to
+        async with _remote(source.base_url, None, settings) as api:
+            yield api
+    else:
+        async with _remote(settings.api_url, config.find_token(settings.token_file), settings) as api:
+            yield api
+
+
+@asynccontextmanager
+async def _local(settings: MountConfig) -> AsyncIterator[_Api]:
+    folder, meter, deadlines = config.local_data_folder(), StoreMeter(), Deadlines.within(settings.timeout)
+    async with (
+        local_server(folder) as server,
+        ApifyStoreCollection(server.url, token=server.token, deadlines=deadlines, meter=meter) as stores,
+    ):
+        yield _Api(stores, f"local:{folder}", has_token=True, meter=meter)
+
+
+@asynccontextmanager
+async def _remote(url: str, token: str | None, settings: MountConfig) -> AsyncIterator[_Api]:
+    meter = StoreMeter()
+    with explained(url):
+        stores = ApifyStoreCollection(
+            url, token=token, deadlines=Deadlines.within(settings.timeout), meter=meter
+        )
+    async with stores:
+        yield _Api(stores, url, token is not None, meter)
+
+
+async def _open(source: Source, api: _Api) -> Opened:
+    if isinstance(source, SharedSource):
+        return await _open_shared(source, api)
+    if isinstance(source, LocalSource):
+        info = await api.stores.get_or_create(source.name)
+    elif isinstance(source, RunSource):
+        info = await _of_run(source, api.stores)
+    else:
+        info = await _named(source, api)
+    store = api.stores.store(info.id)
+    return Opened(store, info, f"{api.identity}:{info.id}", store, api.meter, read_only=not api.has_token)
+
+
+async def _open_shared(source: SharedSource, api: _Api) -> Opened:
+    store = SharedStore(api.stores.api, source.store_id, source.signature)
+    try:
+        info = await store.get()
+    except PermissionDenied as error:
+        raise CommandError(ExitCode.SIGNATURE_REFUSED, str(error)) from error
+    assert info is not None  # or the listing would have been refused
+    return Opened(store, info, f"{api.identity}:{info.id}", store, api.meter, read_only=True)
+
+
+async def _of_run(source: RunSource, stores: ApifyStoreCollection) -> StoreInfo:
+    info = await stores.store_of_run(source.path, source.filters)
+    if info is not None:
+        return info
+    run_id = await stores.run_id(source.path, source.filters)
+    if run_id is not None:
+        message = f"the store of the run {run_id} is gone: stores without a name expire"
+        raise CommandError(ExitCode.NO_SUCH_STORE, message)
+    what = source.path.removesuffix("/runs/last").partition("/")[2].replace("~", "/").removeprefix("/")
+    if not source.is_last:
+        raise CommandError(ExitCode.NO_SUCH_RUN, f"there is no run {what} that you can see: check its ID")
+    kind = "task" if source.path.startswith("actor-tasks/") else "Actor"
+    such = "".join(f" with {name} {value}" for name, value in source.filters.items())
+    message = f"the {kind} {what} has no run{such}, or there is no such {kind} that you can see"
+    raise CommandError(ExitCode.NO_SUCH_RUN, message)
+
+
+async def _named(source: RemoteSource, api: _Api) -> StoreInfo:
+    try:
+        info = await api.stores.store(source.store_id).get()
+    except PermissionDenied:
+        if api.has_token:
+            raise
+        info = None
+    if info is not None:
+        return info
+    message = f"there is no store {source.store_id.replace('~', '/').removeprefix('/')} that you can read"
+    if not api.has_token:
+        raise CommandError(ExitCode.NO_TOKEN, f"{message} without a token: {TOKEN_HINT}")
+    raise CommandError(ExitCode.NO_SUCH_STORE, f"{message}: check its name or ID in the Apify Console")

@@ -1,0 +1,231 @@
+"""Every way to name a store, on real mounts: runs, last runs, shared URLs, public stores; two users."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from kvsfs.errors import ExitCode
+from kvsfs.signatures import sign_storage
+from tests.mount.test_mount_secrets import arguments_of, everything_written
+from tests.support.mounting import Mounted, Sandbox, failing, mount_table_line, mounted_store, wait_until
+from tests.support.serving import RunningServer, running_server
+from tests.support.store_api import StoreApi
+
+pytestmark = pytest.mark.fuse
+
+JOE, ANN = "joes-token-0123456789", "anns-token-0123456789"
+FROM_THE_STORE = "user.apify.id"
+
+MountAs = Callable[..., AbstractContextManager[Mounted]]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    folder = tmp_path_factory.mktemp("two-users")
+    tokens = [f"{JOE}=joe", f"{ANN}=ann"]
+    with running_server(folder / "data", tokens=tokens, request_log=folder / "log") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: RunningServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {JOE}"}) as made:
+        yield made
+
+
+@pytest.fixture
+def mount_as(sandbox: Sandbox, server: RunningServer) -> MountAs:
+    """Mount a source with a token, or without one."""
+
+    def mount(
+        source: str, token: str | None = JOE, *options: str, **more: Any
+    ) -> AbstractContextManager[Mounted]:
+        return mounted_store(sandbox, source, *options, token=token, server=server, **more)
+
+    return mount
+
+
+@pytest.fixture
+def refused(sandbox: Sandbox, server: RunningServer) -> Callable[..., str]:
+    """Mount in vain; the line that was told."""
+
+    def mount(code: ExitCode, source: str, token: str | None = JOE, *options: str) -> str:
+        path = sandbox.mount_point()
+        ended = sandbox.kvsfs("mount", "--api-url", server.url, *options, source, str(path), token=token)
+        assert ended.returncode == code, ended.stderr
+        (line,) = ended.stderr.splitlines()
+        return line
+
+    return mount
+
+
+@pytest.fixture
+def actor() -> str:
+    return f"actor-{secrets.token_hex(4)}"
+
+
+def new_run(client: httpx.Client, path: str, output: bytes, **params: str) -> StoreApi:
+    run = client.post(f"/v2/{path}/runs", params=params).raise_for_status().json()["data"]
+    store = StoreApi(client, run["defaultKeyValueStoreId"])
+    store.put("OUTPUT", output)
+    return store
+
+
+def run_of(store: StoreApi) -> str:
+    return str(store.client.get(f"/v2/key-value-stores/{store.id}").json()["data"]["actRunId"])
+
+
+def keys_url(store: StoreApi, expires_at_ms: int | None = None) -> str:
+    info = store.client.get(f"/v2/key-value-stores/{store.id}").json()["data"]
+    signature = sign_storage(info["urlSigningSecretKey"], store.id, expires_at_ms)
+    return (
+        f"{str(store.client.base_url).rstrip('/')}/v2/key-value-stores/{store.id}/keys?signature={signature}"
+    )
+
+
+def give_access(store: StoreApi, level: str) -> None:
+    path = f"/v2/key-value-stores/{store.id}"
+    store.client.put(path, json={"generalAccess": level}).raise_for_status()
+
+
+# --- runs -------------------------------------------------------------------------------------------
+
+
+def test_the_store_of_a_run(mount_as: MountAs, client: httpx.Client, actor: str) -> None:
+    store = new_run(client, f"actors/joe~{actor}", b"1")
+    with mount_as(f"run:{run_of(store)}") as mounted:
+        assert (mounted.path / "OUTPUT").read_bytes() == b"1"
+        assert os.getxattr(mounted.path, FROM_THE_STORE).decode() == store.id
+        mounted.sh("echo new > INPUT")
+    assert store.content("INPUT") == b"new\n"
+
+
+@pytest.mark.parametrize("kind", ["actor", "task"])
+def test_the_store_of_the_last_run(mount_as: MountAs, client: httpx.Client, actor: str, kind: str) -> None:
+    path = f"{'actors' if kind == 'actor' else 'actor-tasks'}/joe~{actor}"
+    scheduled = new_run(client, path, b"good", status="SUCCEEDED", origin="SCHEDULER")
+    last = new_run(client, path, b"bad", status="FAILED", origin="WEB")
+    for source, expected in (
+        (f"{kind}:joe/{actor}", last),
+        (f"{kind}:{actor}", last),
+        (f"{kind}:joe/{actor}?status=SUCCEEDED", scheduled),
+        (f"{kind}:joe/{actor}?origin=WEB&status=failed", last),
+    ):
+        with mount_as(source) as mounted:
+            assert os.getxattr(mounted.path, FROM_THE_STORE).decode() == expected.id
+            assert (mounted.path / "OUTPUT").read_bytes() == expected.content("OUTPUT")
+
+
+def test_runs_that_are_not_there(refused: Callable[..., str], client: httpx.Client, actor: str) -> None:
+    store = new_run(client, f"actors/joe~{actor}", b"1")
+    run_id = run_of(store)
+    assert "no run AAAAAAAAAAAAAAAAA" in refused(ExitCode.NO_SUCH_RUN, "run:AAAAAAAAAAAAAAAAA")
+    for source, told in (
+        ("actor:joe/never-run", "the Actor joe/never-run has no run, or"),
+        ("task:joe/never-run", "the task joe/never-run has no run, or"),
+        (f"actor:joe/{actor}?status=ABORTED", f"the Actor joe/{actor} has no run with status ABORTED"),
+    ):
+        assert told in refused(ExitCode.NO_SUCH_RUN, source)
+    assert "has no run" in refused(ExitCode.NO_SUCH_RUN, f"actor:joe/{actor}", ANN)
+    store.delete()
+    for source in (f"run:{run_id}", f"actor:joe/{actor}"):
+        told = refused(ExitCode.NO_SUCH_STORE, source)
+        assert f"the store of the run {run_id} is gone: stores without a name expire" in told
+
+
+# --- what others share ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("background", [True, False], ids=["background", "foreground"])
+def test_a_signed_url_is_read_without_a_token_and_seen_by_nobody(
+    mount_as: MountAs, client: httpx.Client, sandbox: Sandbox, background: bool
+) -> None:
+    store = StoreApi.create(client)
+    store.put("page.html", b"<p>", "text/html")
+    store.put("img!2Fa.png", b"\x89PNG")
+    url = keys_url(store)
+    signature = url.partition("signature=")[2].encode()
+    with mount_as(url, ANN, "--log-level", "DEBUG", background=background) as mounted:
+        assert mounted.sh("ls -R").split() == [".:", "img", "page.html", "./img:", "a.png"]
+        assert mounted.run("cat", "page.html") == "<p>"
+        assert (mounted.path / "img" / "a.png").read_bytes() == b"\x89PNG"
+        assert os.getxattr(mounted.path / "page.html", "user.mime_type") == b"text/html"
+        assert os.getxattr(mounted.path, FROM_THE_STORE).decode() == store.id
+        with failing(errno.EROFS):
+            (mounted.path / "new").touch()
+        with failing(errno.EROFS):
+            (mounted.path / "page.html").unlink()
+        line = mount_table_line(mounted.path)
+        assert line is not None
+        assert "signature" not in line
+        assert line.startswith(f"{url.partition('?')[0]} ")
+        assert signature not in arguments_of(mounted.pid)
+        assert signature not in Path(f"/proc/{mounted.pid}/environ").read_bytes()
+        public = os.getxattr(mounted.path / "page.html", "user.apify.public_url").decode()
+        assert httpx.get(public).content == b"<p>"
+        mounted.umount()
+    assert signature not in everything_written(sandbox)
+    assert b"signature=" not in everything_written(sandbox).replace(b"signature=***", b"")
+
+
+def test_signatures_that_open_nothing(refused: Callable[..., str], client: httpx.Client) -> None:
+    store, other = StoreApi.create(client), StoreApi.create(client)
+    url = keys_url(store, 1_700_000_000_000)
+    told = refused(ExitCode.SIGNATURE_REFUSED, url)
+    assert "the signature of the URL expired at 2023-11-14 22:13:20 UTC: ask for a new one" in told
+    forged = keys_url(other).replace(other.id, store.id)
+    for wrong in (forged, f"{url.partition('=')[0]}=x"):
+        told = refused(ExitCode.SIGNATURE_REFUSED, wrong)
+        assert "does not accept the signature" in told
+        assert wrong.partition("signature=")[2] not in told or wrong.endswith("=x")
+    assert "not public" in refused(ExitCode.SIGNATURE_REFUSED, url.partition("?")[0])
+
+
+def test_a_signature_that_expires_under_a_mount(mount_as: MountAs, client: httpx.Client) -> None:
+    """The records' own signatures never expire: what is known is still read."""
+    store = StoreApi.create(client)
+    store.put("f", b"x")
+    expires = int((time.time() + 4) * 1000)
+    with mount_as(keys_url(store, expires), None, "--listing-ttl", "0", "--revalidate", "0") as mounted:
+        mounted.expect_log("the signature of the URL expired at")
+        assert mounted.run("ls") == "f\n"
+
+        def refused() -> bool:
+            try:
+                os.listdir(mounted.path)
+            except PermissionError:
+                return True
+            return False
+
+        wait_until(refused)
+        assert (mounted.path / "f").read_bytes() == b"x"
+
+
+def test_a_public_store_needs_no_token_and_takes_no_writes(
+    mount_as: MountAs, refused: Callable[..., str], client: httpx.Client
+) -> None:
+    store = StoreApi.create(client, f"public-{secrets.token_hex(4)}")
+    store.put("f", b"x")
+    assert "token" in refused(ExitCode.NO_TOKEN, store.id, None)
+    give_access(store, "ANYONE_WITH_ID_CAN_READ")
+    for source, token in ((store.id, None), (keys_url(store).partition("?")[0], None)):
+        with mount_as(source, token) as mounted:
+            assert mounted.run("cat", "f") == "x"
+            with failing(errno.EROFS):
+                (mounted.path / "f").write_bytes(b"y")
+    with mount_as(store.id, ANN) as mounted:
+        mounted.expect_log("may not do this")
+        assert mounted.run("cat", "f") == "x"
+        with failing(errno.EACCES):
+            (mounted.path / "f").unlink()
+    assert store.content("f") == b"x"
