@@ -119,12 +119,13 @@ class Moves:
         for file in _files(folder):
             if file.stored and not file.dirty:
                 new = names.encode(path + _below(file, folder))
+                sent = None
                 with trio.move_on_after(REPLY_SECONDS):
-                    return file, await self._send_under(file, new)
-                return None
+                    sent = await self._send_under(file, new)
+                return None if sent is None else (file, sent)
         return None
 
-    async def _send_under(self, file: File, key: RecordKey) -> Sent:
+    async def _send_under(self, file: File, key: RecordKey) -> Sent | None:
         content = await self._versions.acquire(file)
         try:
             async with file.remote:

@@ -161,7 +161,8 @@ def _may_list(folder: Folder, now: float) -> bool:
 
 
 def _is_clean(file: File) -> bool:
-    return file.stored and not file.dirty and not file.removed
+    """Tell whether the store has all that is here, under the file's own key."""
+    return file.stored and file.origin is None and not file.dirty and not file.removed
 
 
 def _is_known_by_name(file: File) -> bool:

@@ -94,7 +94,10 @@ class Records:
                     return
 
     async def retype(self, file: File, content_type: str) -> None:
-        """Store the record's bytes again, with another content type. Raises FileError(ESTALE) if it is gone."""
+        """Store the record's bytes again, with another content type. Raises FileError(ESTALE) if it is gone.
+
+        Those that somebody writes just now get the type with their close.
+        """
         content = await self._versions.acquire(file)
         before = file.content_type, file.type_guessed
         try:
@@ -135,11 +138,16 @@ class Records:
 
     # --- their parts; the lock is held, the content in use ------------------------------------------
 
-    async def send(self, file: File, content: Content, key: RecordKey, component: bytes) -> Sent:
-        """Store the closed version under a key; of clean content the bytes that are there."""
+    async def send(self, file: File, content: Content, key: RecordKey, component: bytes) -> Sent | None:
+        """Store the closed version under a key; of clean content the bytes that are there.
+
+        None where somebody has begun to write it, maybe meanwhile: no store is to have half of that.
+        """
         try:
             await content.complete_blob()
             await self.learn_type(file)
+            if _is_half_written(file, content):
+                return None
             with content.frozen() as (blob, version):
                 content_type = _type_for_upload(file, blob, component)
                 async with self._compression.body(blob, content_type) as (body, encoding):
@@ -203,7 +211,7 @@ class Records:
         _confirm(file, sent)
 
     async def _upload(self, file: File, content: Content) -> None:
-        if file.removed:
+        if file.removed or _is_half_written(file, content):
             return
         self._versions.make_current(file, content)
         ghost = await self._deletes.exhume(file.key, by=file)
@@ -211,8 +219,8 @@ class Records:
             file.replaces(ghost.base)
         other = await self._conflicts.look(file, content) if content.dirty else None
         if other is None:
-            await self._put(file, content)
-            await self._delete_origin(file)
+            if await self._put(file, content):
+                await self._delete_origin(file)
         elif (sent := await self._conflicts.compare(file, content, other)) is not None:
             self._stored(file, sent)
         else:
@@ -223,13 +231,16 @@ class Records:
         self.filled(file.parent)
         self.attributes.note(file)
 
-    async def _put(self, file: File, content: Content) -> None:
+    async def _put(self, file: File, content: Content) -> bool:
+        """Store the closed version; False if it is written just now: its close will."""
         try:
             sent = await self.send(file, content, file.key, file.component)
         except (StoreUnreachable, trio.Cancelled):
             file.stored = True  # for all we know: an unlink must delete it, or it would come back
             raise
-        self._stored(file, sent)
+        if sent is not None:
+            self._stored(file, sent)
+        return sent is not None
 
     async def _delete_origin(self, file: File) -> None:
         """Delete the record that a moved file's bytes came from, now that its own has them."""
@@ -255,6 +266,11 @@ def _confirm(file: File, sent: Sent) -> None:
     while folder is not None and folder.changed_at == math.inf and not folder.local_only:
         folder.changed_at = now
         folder = folder.parent
+
+
+def _is_half_written(file: File, content: Content) -> bool:
+    """Tell whether somebody writes the newest bytes just now, and none were closed that the store lacks."""
+    return content.dirty and content.kept is None and file.handles > 0
 
 
 def require_name(file: File) -> None:

@@ -151,6 +151,8 @@ class Renames:
         if file.origin == key or not (file.in_store or content.closed) or self._waits(file, content):
             return False
         sent = await self._records.send(file, content, key, component)
+        if sent is None:
+            return False
         if file.in_store:
             await self._delete_old(file, folder)
         self._records.confirm(file, sent)

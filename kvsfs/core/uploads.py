@@ -205,8 +205,7 @@ class Uploads:
         try:
             if content.is_owed:
                 await self._keep(file, content)
-            if content.kept is not None or file.origin is not None:
-                await self._records.upload(file, content)
+            await self._records.upload(file, content)
         except (StoreError, OSError) as error:
             log.log(level, "%s is not uploaded yet: %s", file.key, error)
             self._failed(file, content, error)

@@ -162,9 +162,10 @@ class Versions:
         """Take the name away: the store says that there is no such record.
 
         Not from an open file: whoever has it open may write it, and then it is a record again. Its last close
-        takes the name away, unless it was written or seen again (`closed`).
+        takes the name away, unless it was written or seen again (`closed`). Nor from one with bytes that the store
+        lacks: they are to be a record.
         """
-        if file.handles:
+        if file.handles or file.dirty:
             self.missed(file)
         else:
             file.stored = False

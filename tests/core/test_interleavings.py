@@ -1,0 +1,115 @@
+"""What happens between two awaits of something that writes: no byte, name or record of anybody is lost by it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import trio
+
+from kvsfs.core.tuning import GRACE, Tuning
+from kvsfs.errors import KvsfsError, StoreUnreachable
+from tests.support.mounted import Mounted, mounted, on_mock_clock
+
+GONE = StoreUnreachable("the network is down")
+WRITE_BACK = Tuning(write_back=5.0)
+
+
+async def moved_here_only(m: Mounted, name: str, new: str) -> None:
+    """Rename with a store that does not answer in time: the record keeps its key until the upload is through."""
+    m.hooks.hold("set_record", new)  # the call is given up
+    for _ in range(3):
+        m.hooks.fail("set_record", GONE, new)
+    await m.rename(name, new)
+    assert (await m.file(new)).origin == name
+
+
+def test_a_moved_file_that_is_being_written_is_not_uploaded_half() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("f", b"old")
+            await moved_here_only(m, "f", "g")
+            fh = await m.open("g", os.O_WRONLY | os.O_TRUNC)
+            await m.fs.write(fh, 0, b"half")
+            m.hooks.clear()
+            await trio.sleep(60)
+            assert await m.other.records() == {"f": b"old"}
+            await m.fs.write(fh, 4, b" and half")
+            await m.close(fh)
+            await m.idle()
+            assert await m.other.records() == {"g": b"half and half"}
+
+    on_mock_clock(main)
+
+
+def test_a_type_that_is_set_while_a_file_is_written_uploads_no_half() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("f", b"old")
+            await m.read_file("f")
+            file = await m.file("f")
+            gate = m.hooks.hold("head_record", "f")
+            m.nursery.start_soon(m.fs._versions.learn_head, file)
+            await gate.reached.wait()
+            m.nursery.start_soon(m.fs.setxattr, file.number, b"user.mime_type", b"text/csv")
+            await trio.testing.wait_all_tasks_blocked()
+            fh = await m.open("f", os.O_WRONLY | os.O_TRUNC)
+            await m.fs.write(fh, 0, b"half")
+            gate.open()
+            await trio.sleep(1)
+            assert await m.other.records() == {"f": b"old"}
+            await m.close(fh)
+            assert await m.other.records() == {"f": b"half"}
+            head = await m.other.head("f")
+            assert head is not None
+            assert head.content_type == "text/csv"
+
+    on_mock_clock(main)
+
+
+def test_what_waits_for_its_upload_stays_when_its_record_is_found_missing() -> None:
+    async def main() -> None:
+        async with mounted(tuning=WRITE_BACK) as m:
+            await m.other.put("f", b"old")
+            await m.write_file("f", b"new")
+            await m.other.delete("f")
+            with pytest.raises(KvsfsError):
+                await m.mime_type("f")
+            assert await m.read_file("f") == b"new"
+            await m.idle()
+            assert await m.other.records() == {"f": b"new"}
+
+    on_mock_clock(main)
+
+
+def test_a_poll_does_not_take_the_name_of_a_moved_file() -> None:
+    async def main() -> None:
+        async with mounted(tuning=Tuning(poll=1.0)) as m:
+            await m.other.put("f", b"precious")
+            await m.read_file("f")
+            await moved_here_only(m, "f", "g")
+            await m.other.put("x", b"")
+            await trio.sleep(3)
+            await m.idle()
+            await m.fs.drain()
+            assert await m.other.records() == {"g": b"precious", "x": b""}
+            assert await m.read_file("g") == b"precious"
+
+    on_mock_clock(main)
+
+
+def test_a_folder_made_in_the_place_of_a_moved_one_leaves_its_records_alone() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("d!2Fa", b"a")
+            m.hooks.delay = 3
+            await m.rename("d", "e")
+            await m.mkdir("d")
+            await m.write_file("d/a", b"new")
+            m.hooks.delay = 0
+            await m.idle()
+            await m.fs.drain()
+            assert await m.other.records() == {"d!2Fa": b"new", "e!2Fa": b"a"}
+            await trio.sleep(GRACE)
+
+    on_mock_clock(main)
