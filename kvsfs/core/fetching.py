@@ -34,6 +34,8 @@ class _Stream:
     position: int = field(init=False)
     """Where its next byte belongs: before `asked` when a whole record was the answer to a range."""
     answered: bool = False
+    holds_blob: bool = True
+    """From its start until its last byte is there."""
     failure: Exception | None = None
     waiting: int = 0
     """Readers that wait for its bytes."""
@@ -200,7 +202,7 @@ class Fetch:
                 raise  # to `open`, through nursery.start
             stream.failure = error  # to those who wait for bytes, not to the mount
         finally:
-            self._ended(stream)
+            self._let_go(stream)
 
     async def _run_range(self, stream: _Stream) -> None:
         self.blob.acquire()
@@ -220,7 +222,7 @@ class Fetch:
             self.contradicted = self.contradicted or isinstance(error, ProtocolViolation)
             stream.failure = error
         finally:
-            self._ended(stream)
+            self._let_go(stream)
 
     def _learn(self, head: RecordHead) -> None:
         self.head = head
@@ -253,7 +255,11 @@ class Fetch:
                 self.blob.fill(chunk, stream.position, self.limit)
             stream.position += len(chunk)
             self._notify()
-            if self._has_no_use(stream):
+            if stream.position == self.length:
+                # What is left is the end of the message, which came with the last byte. Cut off before it, each
+                # record cost a connection: on a TLS line two or three round trips.
+                self._let_go(stream)
+            elif self._has_no_use(stream):
                 return
 
     def _has_no_use(self, stream: _Stream) -> bool:
@@ -264,7 +270,10 @@ class Fetch:
             return True
         return self.resumable and stream.position > self._wanted + AHEAD_BYTES
 
-    def _ended(self, stream: _Stream) -> None:
+    def _let_go(self, stream: _Stream) -> None:
+        if not stream.holds_blob:
+            return
+        stream.holds_blob = False
         if stream in self._streams:
             self._streams.remove(stream)
         self.blob.release()

@@ -16,8 +16,10 @@ from kvsfs.cache.blobs import Blob
 from kvsfs.core import fetching
 from kvsfs.core.fetching import OPEN_ATTEMPTS, Fetch
 from kvsfs.errors import ProtocolViolation, RecordChanged, RecordNotFound, StoreError, StoreUnreachable
+from kvsfs.store.apify import ApifyStoreCollection
 from kvsfs.store.protocol import RecordStream, Store
 from kvsfs.types import ByteRange, RecordKey
+from tests.support.fault_server import answering, fault_server
 from tests.support.mounted import Mounted, mounted, on_mock_clock
 
 PIECE = 64 * 1024
@@ -510,3 +512,24 @@ def test_an_empty_record_is_complete_at_once() -> None:
             await f.check_nothing_runs()
 
     on_mock_clock(main)
+
+
+def test_a_record_read_to_its_end_leaves_its_connection_to_the_next() -> None:
+    async def main() -> None:
+        content = CONTENT[:10_000]
+        async with (
+            mounted() as m,
+            fault_server(answering(200, content)) as server,
+            ApifyStoreCollection(server.url) as stores,
+        ):
+            for key in "abc":
+                blob = m.blobs.create()
+                fetch = Fetch(stores.store("s"), RecordKey(key), blob, m.nursery)
+                assert await fetch.open(None)
+                await fetch.ensure(0, len(content))
+                await trio.testing.wait_all_tasks_blocked()
+                assert blob.pread(len(content), 0) == content
+                blob.release()
+            assert (len(server.exchanges), server.connections) == (3, 1)
+
+    trio.run(main)
