@@ -60,7 +60,7 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
         mounted = await stack.enter_async_context(opened(settings))
         settings = replace(settings, read_only=settings.read_only or mounted.read_only)
         cache_dir = settings.cache_dir or config.cache_folder(mounted.identity)
-        cache = CacheFolder(cache_dir, settings.cache_min_free)
+        cache = CacheFolder(cache_dir, mounted.identity, settings.cache_min_free)
         stack.callback(cache.close)
         _note_mount(cache, settings, mounted.info)
         background = await stack.enter_async_context(trio.open_nursery())

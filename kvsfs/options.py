@@ -257,7 +257,9 @@ class MountConfig:
     )
 
     # The cache folder
-    cache_dir: str | None = option(FOLDER, None, "Folder of the cache files.", shown="below ~/.cache/kvsfs")
+    cache_dir: str | None = option(
+        FOLDER, None, "Folder of the cache files, one for each store.", shown="below ~/.cache/kvsfs"
+    )
     cache_size: int | None = option(
         SIZE,
         None,

@@ -71,7 +71,13 @@ SENT = """
 ALTER TABLE uploads ADD COLUMN sent TEXT NOT NULL DEFAULT '[]'
 """
 
-MIGRATIONS = (JOURNAL + ATTRIBUTES, SENT)
+STORE = """
+CREATE TABLE store (              -- one row: the store that all the others are about
+    identity TEXT NOT NULL
+)
+"""
+
+MIGRATIONS = (JOURNAL + ATTRIBUTES, SENT, STORE)
 """Each takes a file from the version of its position to the next one. Only ever added to."""
 
 SCHEMA_VERSION = len(MIGRATIONS)
@@ -93,6 +99,13 @@ class Database:
                 raise
             _set_aside(path, error)
             self.connection = _open(path)
+
+    def belongs_to(self, identity: str) -> bool:
+        """Tell whether the rows are about that store; those of a new file are from now on. Raises sqlite3.Error."""
+        row = self.connection.execute("SELECT identity FROM store").fetchone()
+        if row is None:
+            self.connection.execute("INSERT INTO store VALUES (?)", (identity,))
+        return row in {None, (identity,)}
 
     def make_durable(self) -> None:
         """Let all that was written so far outlast a power failure. Raises OSError.

@@ -133,7 +133,11 @@ class FileSystem:
             self._uploads,
             self._markers,
         )
-        Resumption(self.inodes, self._versions, cache, self._deletes, self._uploads).resume()
+        resumption = Resumption(self.inodes, self._versions, cache, self._deletes, self._uploads)
+        if tuning.read_only:
+            resumption.leave()
+        else:
+            resumption.resume()
         self.xattrs = Xattrs(store, self._versions, self._records)
         self._heads = Heads(self._versions, self._background) if tuning.exact_sizes else None
         if tuning.poll is not None:

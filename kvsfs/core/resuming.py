@@ -49,6 +49,12 @@ class Resumption:
         if uploads:
             log.warning("%d files of an earlier mount were not uploaded yet: they are now", len(uploads))
 
+    def leave(self) -> None:
+        """Leave all to the next mount that may write: this one shows what the store has."""
+        left = len(self._journal.uploads()) + len(self._journal.all_removed())
+        if left:
+            log.warning("%d changes of an earlier mount wait for one that is not read-only", left)
+
     def _resume_upload(self, upload: Upload) -> None:
         closed = upload.closed
         blob = self._blobs.left_dirty(closed.blob)

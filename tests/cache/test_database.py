@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvsfs.cache.database import SCHEMA_VERSION, Database
+from kvsfs.cache.folder import CacheFolder
 from kvsfs.errors import CommandError, ExitCode
 
 
@@ -44,4 +45,25 @@ def test_a_damaged_file_is_kept_and_begun_anew(tmp_path: Path, caplog: pytest.Lo
     (kept,) = tmp_path.glob("journal.db.damaged-*")
     assert kept.read_bytes() == b"no database" * 1000
     assert "was damaged" in caplog.text
+    database.close()
+
+
+def test_rows_are_one_stores_alone(tmp_path: Path) -> None:
+    path = str(tmp_path / "cache")
+    CacheFolder(path, "one").close()
+    with pytest.raises(CommandError, match="another store") as refused:
+        CacheFolder(path, "two")
+    assert refused.value.exit_code == ExitCode.CACHE_UNUSABLE
+    CacheFolder(path, "one").close()  # nothing of it is locked, or open
+
+
+def test_a_file_of_an_earlier_version_becomes_that_of_the_store_it_was_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal.db")
+    database = Database(path)
+    database.connection.execute("DROP TABLE store")
+    database.connection.execute("PRAGMA user_version = 2")
+    database.close()
+    database = Database(path)
+    assert database.belongs_to("one")
+    assert not database.belongs_to("two")
     database.close()

@@ -98,6 +98,34 @@ def test_a_poll_does_not_take_the_name_of_a_moved_file() -> None:
     on_mock_clock(main)
 
 
+def test_a_mount_to_read_sends_nothing_of_what_an_earlier_one_left() -> None:
+    async def main() -> None:
+        async with mounted(tuning=WRITE_BACK) as m:
+            await m.other.put("f", b"old")
+            await m.other.put("g", b"removed")
+            await m.write_file("f", b"new")
+            await m.close(await _unlinked_open(m, "g"))
+            m.tuning = Tuning(read_only=True)
+            await m.remount()
+            await trio.sleep(60)
+            await m.fs.drain()
+            assert m.fs.left() == []
+            assert await m.other.records() == {"f": b"old", "g": b"removed"}
+            assert await m.read_file("f") == b"old"
+            m.tuning = Tuning()
+            await m.remount()
+            await m.idle()
+            assert await m.other.records() == {"f": b"new"}
+
+    on_mock_clock(main)
+
+
+async def _unlinked_open(m: Mounted, name: str) -> int:
+    fh = await m.open(name)
+    await m.unlink(name)
+    return fh
+
+
 def test_a_folder_made_in_the_place_of_a_moved_one_leaves_its_records_alone() -> None:
     async def main() -> None:
         async with mounted() as m:

@@ -241,6 +241,18 @@ def test_a_folder_of_its_own_that_cannot_be_used(
         detach(path)
 
 
+def test_the_cache_folder_of_another_store(
+    mount: Mount, refused: Refused, store: StoreApi, tmp_path: Path
+) -> None:
+    options = ("--cache-dir", str(tmp_path / "cache"))
+    with mount(*options) as mounted:
+        (mounted.path / "f").write_bytes(b"x")
+    other = StoreApi.create(store.client)
+    refused(ExitCode.CACHE_UNUSABLE, "another store", "--cache-dir", source=other.id, options=options)
+    with mount(*options) as mounted:
+        assert (mounted.path / "f").read_bytes() == b"x"
+
+
 def test_a_cache_folder_in_use(mount: Mount, refused: Refused, store: StoreApi, tmp_path: Path) -> None:
     path = tmp_path / "second"
     path.mkdir()

@@ -123,7 +123,7 @@ class Mounted:
 
     async def mount(self, folder: str) -> None:
         """Begin with what the cache folder holds."""
-        self.cache = CacheFolder(folder)
+        self.cache = CacheFolder(folder, self.info.id)
         self._ended = trio.Event()
         self._tasks = await self.hosts.start(self._host)
         self.fs = FileSystem(
