@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from kvsfs.cache.blobs import Blob, BlobFolder
 from kvsfs.cache.journal import Closed, Journal
 from kvsfs.core.tuning import Tuning
 from kvsfs.errors import (
@@ -166,6 +167,28 @@ def test_bytes_and_journal_are_on_disk_before_close_returns(monkeypatch: pytest.
     on_mock_clock(main)
 
 
+def test_a_version_that_the_store_refused_is_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    durable: list[str] = []
+
+    async def main() -> None:
+        async with mounted() as m:
+            real = BlobFolder.make_durable
+
+            def make_durable(self: BlobFolder, blob: Blob) -> None:
+                real(self, blob)
+                durable.append(Path(blob.path).read_text())
+
+            monkeypatch.setattr(BlobFolder, "make_durable", make_durable)
+            await m.write_file("a", b"stored")
+            assert durable == []
+            m.hooks.fail("set_record", RecordTooLarge("no"))
+            with pytest.raises(RecordTooLarge):
+                await m.write_file("a", b"refused")
+            assert durable == ["refused"]
+
+    on_mock_clock(main)
+
+
 def test_what_waited_when_the_daemon_was_killed_is_there_at_once_and_is_uploaded() -> None:
     async def main() -> None:
         async with mounted(tuning=WRITE_BACK) as m:
@@ -227,6 +250,24 @@ def test_what_is_refused_for_good_waits_for_a_person(kind: type[StoreError], tun
             await m.close(fh)
             await m.idle()
             assert await m.other.records() == {"a": b"hello"}
+
+    on_mock_clock(main)
+
+
+def test_another_name_or_the_removal_settles_what_was_refused() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.names()
+            for name in ("a", "b"):
+                m.hooks.fail("set_record", RequestRefused("never"))
+                assert isinstance(await write_whatever_it_says(m, name, b"hello"), RequestRefused)
+            with m.costs(set_record=1):
+                await m.rename("a", "c")
+            with m.costs():
+                await m.unlink("b")
+                await m.idle()
+            assert await m.other.records() == {"c": b"hello"}
+            assert m.fs.left() == []
 
     on_mock_clock(main)
 

@@ -65,3 +65,12 @@ def test_direct_io_reads_and_writes_the_same_bytes(mounted: Mounted, store: Stor
     finally:
         os.close(descriptor)
     assert store.content("f") == bytes(4096) + b"x" * 4096
+
+
+def test_two_mounts_may_both_create_one_file_exclusively(mount: Mount, store: StoreApi) -> None:
+    with mount() as one, mount("--cache-dir", f"{one.path}-cache", name="other") as other:
+        assert os.listdir(one.path) == os.listdir(other.path) == []
+        for mounted, content in ((one, b"one"), (other, b"other")):
+            with (mounted.path / "f").open("xb") as file:
+                file.write(content)
+            assert store.content("f") == content
