@@ -9,6 +9,7 @@ deleted when the store has the bytes there. The journal knows all ghosts, so no 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
@@ -180,20 +181,39 @@ class DeferredDeletes:
         below = (ghost for key, ghost in self._ghosts.items() if key.startswith(prefix) and not ghost.moving)
         return [ghost.heir for ghost in below if ghost.heir is not None and ghost.is_needed]
 
+    async def rescue(self, key: RecordKey, by: File | None = None) -> None:
+        """Fetch the bytes of a file other than `by` that are only in the record of this key: it is to be replaced.
+
+        Waits for that file's lock. Checkpoints and raises StoreError, OSError only if there is such a file.
+        """
+        heir = self.reader(key)
+        if heir is not None and heir is not by:
+            try:
+                await self.secure(heir)
+            except RecordNotFound:
+                log.warning("%s is gone from the store, and so is what it was renamed to", key)
+                self.origin_gone(heir)
+
+    def reader(self, key: RecordKey) -> File | None:
+        """Give the file whose bytes are only in the record of this key, though it has another name."""
+        ghost = self._ghosts.get(key)
+        return ghost.heir if ghost is not None and ghost.moving else None
+
+    def origin_gone(self, file: File) -> None:
+        """Note that the record which a moved file's bytes were to come from is gone: a new one is somebody else's."""
+        origin, file.origin = file.origin, None
+        file.changed_at = -math.inf
+        if origin is not None and self._ghosts.pop(origin, None) is not None:
+            self._settled(origin)
+
     async def exhume(self, key: RecordKey, by: File | None = None) -> Ghost | None:
         """Give up a deletion because the key is about to be written, or is `by`'s again; None if none was waiting.
 
         Waits for a DELETE under way, so that it cannot come after the PUT; the record is then gone, which the
-        PUT does not mind. Of a failed DELETE the caller hears nothing: same reason. Where another file is still to
-        be read from the record, its bytes are fetched first; raises StoreError, OSError only then. Else it checkpoints
-        only while a DELETE is under way.
+        PUT does not mind. Of a failed DELETE the caller hears nothing: same reason. Begins with `rescue`, and raises
+        only what that does. Else it checkpoints only while a DELETE is under way.
         """
-        ghost = self._ghosts.get(key)
-        if ghost is not None and ghost.moving and ghost.heir is not None and ghost.heir is not by:
-            try:
-                await self.secure(ghost.heir)
-            except RecordNotFound:
-                log.warning("%s is gone from the store, and so is what it was renamed to", key)
+        await self.rescue(key, by)
         ghost = self._ghosts.pop(key, None)
         if ghost is None:
             return None
@@ -250,7 +270,7 @@ class DeferredDeletes:
             return
         try:
             await self._delete(ghost)
-        except StoreError:
+        except (StoreError, trio.Cancelled):
             ghost.late = True
             self._wait(ghost)
             raise

@@ -62,6 +62,7 @@ class Records:
         self._conflicts = conflicts
         self._compression = compression
         deletes.secure = self.secure
+        versions.origin_gone = self._origin_gone
 
     # --- the journal ------------------------------------------------------------------------------
 
@@ -88,7 +89,12 @@ class Records:
         deleted after that.
         """
         while not file.removed and (content.dirty or file.origin is not None):
+            await self._deletes.rescue(
+                file.key, by=file
+            )  # before the lock: that file may wait for this one's
             async with file.remote:
+                if self._deletes.reader(file.key) not in {None, file}:  # it got another name meanwhile
+                    continue
                 with trio.CancelScope() as file.uploading:
                     await self._upload(file, content)
                     return
@@ -135,6 +141,11 @@ class Records:
                     await self.keep_here(file, content)
         finally:
             self._versions.release(file, content)
+
+    def _origin_gone(self, file: File) -> None:
+        if file.move is not None:
+            file.move.finished(file)
+        self._deletes.origin_gone(file)
 
     # --- their parts; the lock is held, the content in use ------------------------------------------
 

@@ -6,6 +6,7 @@ import errno
 import logging
 import math
 import time
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
 import trio
@@ -56,6 +57,8 @@ class Versions:
         self._nursery = nursery
         self._revalidate = tuning.revalidate
         self._kernel = kernel
+        self.origin_gone: Callable[[File], None]
+        """Hears of a moved file whose old record, which had its bytes, is not in the store any more."""
 
     @property
     def cached_bytes(self) -> int:
@@ -169,6 +172,8 @@ class Versions:
             self.missed(file)
         else:
             file.stored = False
+            if file.origin is not None:
+                self.origin_gone(file)
             self.attributes.forget(file)
             self.detach(file)
             self.drop(file)

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from kvsfs.core.tuning import GRACE, Tuning
-from kvsfs.errors import KvsfsError, StoreUnreachable
+from kvsfs.errors import FileError, KvsfsError, StoreUnreachable
 from tests.support.mounted import Mounted, mounted, on_mock_clock
 
 GONE = StoreUnreachable("the network is down")
@@ -94,6 +94,83 @@ def test_a_poll_does_not_take_the_name_of_a_moved_file() -> None:
             await m.fs.drain()
             assert await m.other.records() == {"g": b"precious", "x": b""}
             assert await m.read_file("g") == b"precious"
+
+    on_mock_clock(main)
+
+
+def test_a_moved_file_whose_record_others_delete_leaves_their_next_one_alone() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("f", b"old")
+            m.hooks.hold("get_record", "f")
+            m.hooks.hold("get_record", "f")
+            await m.rename("f", "g")
+            await m.other.delete("f")
+            m.hooks.clear()
+            with pytest.raises(FileError):
+                await m.read_file("g")
+            await m.other.put("f", b"theirs")
+            m.fs.inodes.root.listing = None
+            assert await m.names() == ["f"]
+            await m.idle()
+            await m.fs.drain()
+            assert await m.other.records() == {"f": b"theirs"}
+
+    on_mock_clock(main)
+
+
+def test_a_name_can_be_made_anew_after_the_moved_file_is_found_gone() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("f", b"old")
+            m.hooks.hold("get_record", "f")
+            m.hooks.hold("get_record", "f")
+            await m.rename("f", "g")
+            await m.other.delete("f")
+            m.hooks.clear()
+            with pytest.raises(FileError):
+                await m.read_file("g")
+            await m.write_file("f", b"ours")
+            await m.idle()
+            assert await m.other.records() == {"f": b"ours"}
+
+    on_mock_clock(main)
+
+
+def test_two_folders_that_swap_their_names_wait_for_each_other_only_once() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("d!2Ff", b"d's")
+            await m.other.put("e!2Ff", b"e's")
+            await m.names("d")
+            await m.names("e")
+            for name, new, key in (("d", "x", "d!2Ff"), ("e", "d", "e!2Ff")):
+                m.hooks.hold("get_record", key)  # for longer than a rename waits
+                for _ in range(9):
+                    m.hooks.fail("get_record", GONE, key)
+                await m.rename(name, new)
+            await m.rename("x", "e")
+            m.hooks.clear()
+            m.hooks.delay = 1
+            await m.remount()
+            with trio.fail_after(3600):
+                await m.idle()
+                await m.fs.drain()
+            assert await m.other.records() == {"d!2Ff": b"e's", "e!2Ff": b"d's"}
+
+    on_mock_clock(main)
+
+
+def test_what_a_moved_file_leaves_goes_although_it_is_removed_amid_the_delete() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("f", b"bytes")
+            await moved_here_only(m, "f", "g")
+            gate = m.hooks.hold("delete_record", "f")
+            await gate.reached.wait()
+            await m.unlink("g")
+            await m.idle()
+            assert await m.other.records() == {}
 
     on_mock_clock(main)
 
