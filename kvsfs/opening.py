@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvsfs import config
+from kvsfs.core import names
+from kvsfs.core.fitting import raw_folder
 from kvsfs.errors import (
     CommandError,
     ExitCode,
+    FileError,
     NotAuthorized,
     PermissionDenied,
     StoreError,
@@ -23,6 +27,7 @@ from kvsfs.store.protocol import Store
 from kvsfs.store.retry import Deadlines
 from kvsfs.store.shared import SharedStore
 from kvsfs.store.sources import LocalSource, RemoteSource, RunSource, SharedSource, Source, parse_source
+from kvsfs.store.view import KeyGroup, ViewStore, key_groups
 from kvsfs.types import StoreInfo
 
 TOKEN_HINT = "set APIFY_TOKEN, name a file with --token-file, or log in with the Apify CLI"  # noqa: S105
@@ -40,6 +45,8 @@ class Opened:
     meter: StoreMeter
     read_only: bool = False
     """Whether nobody could write to it in this way."""
+    longest_key: int = names.MAX_KEY_LENGTH
+    """Characters that a key of `store` can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +62,27 @@ class _Api:
 @asynccontextmanager
 async def opened(settings: MountConfig) -> AsyncIterator[Opened]:
     """Open the store of a mount; leaving the context closes its connections. Raises CommandError."""
-    source = parse_source(settings.source)
+    source, prefix = parse_source(settings.source), key_prefix(settings.prefix or "")
     async with _api_of(source, settings) as api:
         with explained(api.stores.api.base_url):
-            found = await _open(source, api)
-        yield found
+            found = await _open(source, api, create=settings.create)
+        collection = settings.collection
+        if isinstance(source, SharedSource):
+            prefix, collection = source.prefix + prefix, collection or source.collection
+        yield _narrowed(found, prefix, collection)
+
+
+def key_prefix(shown: str) -> str:
+    """Give the key prefix that a path in a mount stands for; a path that ends in a slash is a folder.
+
+    Raises CommandError.
+    """
+    folder, slash, name = os.fsencode(shown).rpartition(b"/")
+    try:
+        prefix = names.encode_prefix(raw_folder(folder)) if slash else ""
+        return prefix + (names.encode(names.component(name)) if name else "")
+    except FileError as error:
+        raise CommandError(ExitCode.USAGE, f"--prefix {shown}: {error}") from None
 
 
 @asynccontextmanager
@@ -125,7 +148,34 @@ async def _remote(url: str, token: str | None, settings: MountConfig) -> AsyncIt
         yield _Api(stores, url, token is not None, meter)
 
 
-async def _open(source: Source, api: _Api) -> Opened:
+def _narrowed(found: Opened, prefix: str, collection: str | None) -> Opened:
+    """Give a view of a store, with a cache folder of its own: its keys are others."""
+    if not prefix and collection is None:
+        return found
+    view = ViewStore(found.store, prefix, None if collection is None else _group(found, collection))
+    return replace(
+        found,
+        store=view,
+        identity=f"{found.identity}?prefix={prefix}&collection={collection or ''}",
+        longest_key=found.longest_key - len(prefix),
+    )
+
+
+def _group(found: Opened, collection: str) -> KeyGroup:
+    groups = key_groups(found.info.schema)
+    if collection in groups:
+        return groups[collection]
+    if (
+        found.info.schema is None and found.read_only
+    ):  # not told to those without a token; the server knows it
+        return KeyGroup(collection)
+    there_are = f"it has {', '.join(sorted(groups))}" if groups else "it has none"
+    raise CommandError(
+        ExitCode.USAGE, f"--collection {collection}: the store's schema has no such collection; {there_are}"
+    )
+
+
+async def _open(source: Source, api: _Api, *, create: bool) -> Opened:
     if isinstance(source, SharedSource):
         return await _open_shared(source, api)
     if isinstance(source, LocalSource):
@@ -133,7 +183,7 @@ async def _open(source: Source, api: _Api) -> Opened:
     elif isinstance(source, RunSource):
         info = await _of_run(source, api.stores)
     else:
-        info = await _named(source, api)
+        info = await _named(source, api, create=create)
     store = api.stores.store(info.id)
     return Opened(store, info, f"{api.identity}:{info.id}", store, api.meter, read_only=not api.has_token)
 
@@ -165,7 +215,7 @@ async def _of_run(source: RunSource, stores: ApifyStoreCollection) -> StoreInfo:
     raise CommandError(ExitCode.NO_SUCH_RUN, message)
 
 
-async def _named(source: RemoteSource, api: _Api) -> StoreInfo:
+async def _named(source: RemoteSource, api: _Api, *, create: bool) -> StoreInfo:
     try:
         info = await api.stores.store(source.store_id).get()
     except PermissionDenied:
@@ -177,4 +227,20 @@ async def _named(source: RemoteSource, api: _Api) -> StoreInfo:
     message = f"there is no store {source.store_id.replace('~', '/').removeprefix('/')} that you can read"
     if not api.has_token:
         raise CommandError(ExitCode.NO_TOKEN, f"{message} without a token: {TOKEN_HINT}")
-    raise CommandError(ExitCode.NO_SUCH_STORE, f"{message}: check its name or ID in the Apify Console")
+    if create:
+        return await api.stores.get_or_create(await _name_to_create(source, api.stores))
+    hint = "check its name or ID in the Apify Console"
+    if "~" not in source.store_id:
+        hint += f"; a store of yours with this name is ~{source.store_id}"
+    raise CommandError(ExitCode.NO_SUCH_STORE, f"{message}: {hint}")
+
+
+async def _name_to_create(source: RemoteSource, stores: ApifyStoreCollection) -> str:
+    user, tilde, name = source.store_id.partition("~")
+    if not tilde:
+        message = f"there is no store {user}, and --create needs a name: ~{user} makes one of that name"
+        raise CommandError(ExitCode.NO_SUCH_STORE, message)
+    if user and user != (me := await stores.username()):
+        message = f"there is no store {user}/{name}, and as {me} you cannot make one for {user}"
+        raise CommandError(ExitCode.NO_PERMISSION, message)
+    return name

@@ -117,6 +117,8 @@ POSITIVE_DURATION = Kind("TIME", _parse_positive_duration, show_duration)
 SIZE = Kind("SIZE", parse_size, show_size)
 INTEGER = Kind("N", _parse_integer, toml=int)
 MODE = Kind("MODE", _parse_mode, "{:04o}".format)
+TEXT = Kind("TEXT", _parse_text)
+PATH_PREFIX = Kind("PATH", _parse_text)
 PATTERNS: Kind[Any] = Kind("PATTERN", _parse_pattern, toml=list, repeated=True)
 
 PATHS = (FOLDER, FILE)
@@ -149,6 +151,13 @@ class MountConfig:
     source: str
     mount_point: str
 
+    prefix: str | None = option(
+        PATH_PREFIX, None, "Show only what begins with this, without it: a folder (img/), or part of a name."
+    )
+    collection: str | None = option(
+        TEXT, None, "Show only the records of this collection of the store's schema."
+    )
+    create: bool = option(FLAG, False, "Make the store if there is none of that name.")
     read_only: bool = option(FLAG, False, "Allow no change.", words={"ro": "true", "rw": "false"})
     api_url: str = option(
         URL,

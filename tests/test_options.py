@@ -22,9 +22,11 @@ from kvsfs.options import (
     INTEGER,
     MODE,
     OPTIONS,
+    PATH_PREFIX,
     PATTERNS,
     POSITIVE_DURATION,
     SIZE,
+    TEXT,
     URL,
     Kind,
     MountConfig,
@@ -41,6 +43,8 @@ KINDS: list[tuple[Kind[Any], list[str]]] = [
     (SIZE, ["1", "64KiB", "3MiB", "5GiB"]),
     (INTEGER, ["0", "1000", "4294967294", "7"]),
     (MODE, ["0000", "0640", "0777", "0111"]),
+    (TEXT, ["one", "two words", "three", "four"]),
+    (PATH_PREFIX, ["one/", "two words/", "/three", "four!20"]),
     (PATTERNS, ["*.one", "two ?", "[three]", "four*"]),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from kvsfs.core import names
 from kvsfs.core.inodes import Folder
 from kvsfs.core.tuning import Tuning
+from kvsfs.errors import FileError
 from kvsfs.types import RecordKey
 
 TEMPORARY = (
@@ -38,11 +40,12 @@ class NameRules:
 
     temporary: tuple[str, ...] = TEMPORARY
     local_only: tuple[str, ...] = LOCAL_ONLY
+    longest_key: int = names.MAX_KEY_LENGTH
 
     @classmethod
     def of(cls, tuning: Tuning) -> NameRules:
         """Give the built-in rules and those of a mount's options."""
-        return cls(TEMPORARY + tuning.deferred, LOCAL_ONLY + tuning.local_only)
+        return cls(TEMPORARY + tuning.deferred, LOCAL_ONLY + tuning.local_only, tuning.longest_key)
 
     def is_temporary(self, name: bytes, flags: int = 0) -> bool:
         """Tell whether a file is made to be renamed or removed: by the open flags of mkstemp(3), or by its name.
@@ -66,7 +69,13 @@ class NameRules:
         """Give the key of a file in a folder. Raises FileError(ENAMETOOLONG), but for what no store is to have."""
         if self.is_local_only(folder, names.display(component)):
             return names.encode_local(folder.path + component)
-        return names.encode(folder.path + component)
+        key = names.encode(folder.path + component)
+        if len(key) > self.longest_key:
+            raise FileError(
+                errno.ENAMETOOLONG,
+                f"the key would be {len(key)} long, with --prefix {self.longest_key} are left",
+            )
+        return key
 
 
 def _matches(name: bytes, patterns: tuple[str, ...]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kvsfs.core.names import MAX_KEY_LENGTH
 from kvsfs.options import CACHE_BYTES, DEFAULTS
 from kvsfs.types import ContentEncoding
 
@@ -29,6 +30,8 @@ class Tuning:
     max_dirty_age: float = DEFAULTS.max_dirty_age
     read_only: bool = False
     strict_names: bool = False
+    longest_key: int = MAX_KEY_LENGTH
+    """Characters: less where the mount is a view whose keys lose a prefix."""
     exact_sizes: bool = False
     """Ask for the headers of what is listed: one request a file, and all of it where they tell no length."""
     poll: float | None = None

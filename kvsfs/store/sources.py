@@ -36,11 +36,6 @@ class RemoteSource:
 
     store_id: str
 
-    @property
-    def own_name(self) -> str | None:
-        """The name of a store of the token's owner; None where an ID or another user is given."""
-        return self.store_id[1:] if self.store_id.startswith("~") else None
-
 
 @dataclass(frozen=True, slots=True)
 class RunSource:

@@ -22,6 +22,7 @@ from kvsfs.store.apify import ApifyStoreCollection
 from kvsfs.store.bodies import BytesBody, FileBody
 from kvsfs.store.memory import MemoryStoreCollection
 from kvsfs.store.protocol import Store, StoreCollection
+from kvsfs.store.view import KeyGroup, ViewStore
 from kvsfs.types import ByteRange, ContentEncoding, RecordHead, RecordKey
 from tests.support.running import run_async
 from tests.support.serving import RunningServer, running_server
@@ -62,8 +63,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield running
 
 
-@pytest.fixture(params=["memory", "server"])
+class Views:
+    """Each store of another collection, as a view of it."""
+
+    def __init__(self, stores: StoreCollection) -> None:
+        self.get_or_create = stores.get_or_create
+        self.list_stores = stores.list_stores
+        self._stores = stores
+
+    def store(self, store_id: str) -> Store:
+        return ViewStore(self._stores.store(store_id), PREFIX, KeyGroup("all", key_prefix=PREFIX))
+
+
+PREFIX = "view!2F"
+
+
+@pytest.fixture(params=["memory", "server", "view"])
 def subject(request: pytest.FixtureRequest) -> Subject:
+    if request.param == "view":
+        return Subject("view", lambda: viewed(authorized=True), lambda: viewed(authorized=False))
     if request.param == "memory":
         return Subject("memory", lambda: in_memory(authorized=True), lambda: in_memory(authorized=False))
     url = request.getfixturevalue("server").url
@@ -72,6 +90,11 @@ def subject(request: pytest.FixtureRequest) -> Subject:
         lambda: ApifyStoreCollection(url, token=TOKEN),
         lambda: ApifyStoreCollection(url, token="a-stranger"),
     )
+
+
+@asynccontextmanager
+async def viewed(*, authorized: bool) -> AsyncIterator[StoreCollection]:
+    yield Views(MemoryStoreCollection(username=USERNAME, authorized=authorized))
 
 
 @asynccontextmanager
@@ -450,11 +473,13 @@ def test_public_urls_are_signed_and_name_the_store_by_id(subject: Subject) -> No
         info = await stores.get_or_create("public-urls")
         store = stores.store("~public-urls")
         url = urlsplit(await store.record_public_url(RecordKey("a")))
-        assert url.path == f"/v2/key-value-stores/{info.id}/records/a"
+        prefix, named = (PREFIX, {"collection"}) if subject.name == "view" else ("", set())
+        assert url.path == f"/v2/key-value-stores/{info.id}/records/{prefix}a"
         assert parse_qs(url.query).keys() == {"signature"}
         url = urlsplit(await store.keys_public_url(expires_in=timedelta(hours=1), limit=3, prefix="a"))
         assert url.path == f"/v2/key-value-stores/{info.id}/keys"
-        assert parse_qs(url.query).keys() == {"signature", "limit", "prefix"}
+        assert parse_qs(url.query).keys() == {"signature", "limit", "prefix"} | named
+        assert parse_qs(url.query)["prefix"] == [f"{prefix}a"]
         await store.delete()
 
     subject.run(test)
