@@ -144,6 +144,8 @@ class UnusedDatabase(Database):
 
 
 def _open(path: str) -> sqlite3.Connection:
+    # Before SQLite makes it as the umask says: the folder may be open to others. Its log gets the same mode.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         connection.execute(

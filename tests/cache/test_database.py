@@ -24,6 +24,15 @@ def test_what_was_written_is_there_again(tmp_path: Path) -> None:
     database.close()
 
 
+def test_nobody_else_can_read_the_journal(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    cache = CacheFolder(str(tmp_path), "store")
+    files = [path for path in tmp_path.iterdir() if path.is_file()]
+    assert {path.name for path in files} >= {"journal.db", "journal.db-wal", "lock"}
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    cache.close()
+
+
 def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     path = str(tmp_path / "journal.db")
     database = Database(path)

@@ -119,6 +119,21 @@ def test_between_what_a_store_is_to_have_and_what_not_is_left_to_mv(old: str, ne
     on_mock_clock(main)
 
 
+def test_a_rename_that_the_store_refuses_leaves_both_files_as_they_were() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.write_file("old", b"bytes")
+            await m.write_file("target", b"others")
+            m.hooks.fail("set_record", PermissionDenied("no"))
+            with pytest.raises(PermissionDenied):
+                await m.rename("old", "target")
+            await m.idle()
+            assert await m.other.records() == {"old": b"bytes", "target": b"others"}
+            assert (await m.read_file("old"), await m.read_file("target")) == (b"bytes", b"others")
+
+    on_mock_clock(main)
+
+
 def test_a_rename_of_a_file_whose_old_record_cannot_be_deleted_leaves_both() -> None:
     async def main() -> None:
         async with mounted() as m:

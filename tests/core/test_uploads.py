@@ -348,8 +348,11 @@ def test_a_file_that_stays_open_is_uploaded_meanwhile() -> None:
             await trio.sleep(age / 4 + 2)
             assert await m.other.records() == {"log": b"one\n"}
             await m.fs.write(fh, 4, b"two\n")
-            await m.close(fh)
+            await trio.sleep(age / 4 + age + 2)
             assert await m.other.records() == {"log": b"one\ntwo\n"}
+            await m.fs.write(fh, 8, b"three\n")
+            await m.close(fh)
+            assert await m.other.records() == {"log": b"one\ntwo\nthree\n"}
 
     on_mock_clock(main)
 

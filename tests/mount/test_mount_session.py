@@ -62,6 +62,28 @@ def test_what_others_may_do_is_checked_by_mode(mounted: Mounted) -> None:
     assert mounted.run("stat", "-c", "%a", "f") == "4755\n"
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="to become somebody else is for root")
+def test_others_may_do_what_modes_let_them(mount: Mount, store: StoreApi) -> None:
+    with mount("--allow-other") as mounted:
+        mounted.sh("echo secret > private; echo hello > public; chmod 600 private")
+
+        def as_nobody(script: str) -> tuple[int, str]:
+            command = ["sh", "-c", script]
+            ended = subprocess.run(
+                command, cwd=mounted.path, user=65534, group=65534, extra_groups=[],
+                capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
+            )  # fmt: skip
+            return ended.returncode, ended.stdout
+
+        assert as_nobody("cat public") == (0, "hello\n")
+        for refused in ("cat private", "echo x > public", "echo x > new", "rm public"):
+            assert as_nobody(refused)[0] != 0
+    assert {key: store.content(key) for key in store.sizes()} == {
+        "private": b"secret\n",
+        "public": b"hello\n",
+    }
+
+
 READ_ONLY_CHANGES: dict[str, Callable[[Path], object]] = {
     "create": lambda path: (path / "new").write_bytes(b"x"),
     "write": lambda path: (path / "f").write_bytes(b"x"),
