@@ -134,6 +134,15 @@ class DeferredDeletes:
         self._journal.removed(ghost.row)
         self._haunt(ghost)
 
+    def revoke(self, key: RecordKey, heir: File | None) -> None:
+        """Take a burial back, if there was one: the journal could not note all that belongs to it. No checkpoint."""
+        ghost = self._ghosts.get(key)
+        if ghost is not None and ghost.heir is heir:
+            del self._ghosts[key]
+            ghost.waiting.cancel()
+            if heir is not None:
+                heir.inherits.remove(key)
+
     def restore(self, ghost: Ghost) -> None:
         """Take up what an earlier mount left. No checkpoint."""
         ghost.late = True

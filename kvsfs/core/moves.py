@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -62,6 +62,15 @@ class Move:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class SentFirst:
+    """The record that a folder's rename has stored under its new key before anything else."""
+
+    file: File
+    key: RecordKey
+    version: Sent
+
+
 class Moves:
     """Renames folders: here at once, record by record in the store."""
 
@@ -100,21 +109,31 @@ class Moves:
         if listing.cancelled_caught:
             log.info("%s has too many records to be renamed at once: mv copies", _shown(folder.path))
             raise FileError(errno.EXDEV)
-        started = trio.current_time()
+        started, prefix = trio.current_time(), folder.prefix
+        _check_names(folder, path)
         sent = await self._send_first(folder, path)
-        async with _all_locked(folder):
-            _check_names(folder, path)
-            prefix = folder.prefix
-            with self._journal.together():
-                move = self._rename_here(folder, parent, component, sent)
+        try:
+            async with _all_locked(folder):
+                _check_names(folder, path)
+                with self._journal.together():
+                    move = self._rename_here(folder, parent, component, sent)
+        except BaseException:
+            if folder.prefix != prefix:  # it is renamed here, and only the journal does not know
+                self._upload_all(_files(folder))
+            elif sent is not None:
+                self._deletes.bury_stray(sent.key, self._inodes.root)
+            raise
         self._records.attributes.moved_below(prefix, folder.prefix)
         await trio.to_thread.run_sync(self._journal.make_durable)
-        for file in list(move.left):
-            self._uploads.retry(file)
+        self._upload_all(move.left)
         with trio.move_on_at(started + REPLY_SECONDS):
             await move.done.wait()
 
-    async def _send_first(self, folder: Folder, path: bytes) -> tuple[File, Sent] | None:
+    def _upload_all(self, files: Iterable[File]) -> None:
+        for file in list(files):
+            self._uploads.retry(file)
+
+    async def _send_first(self, folder: Folder, path: bytes) -> SentFirst | None:
         """Store one record under its new key, if that is quickly done."""
         for file in _files(folder):
             if file.stored and not file.dirty:
@@ -122,7 +141,7 @@ class Moves:
                 sent = None
                 with trio.move_on_after(REPLY_SECONDS):
                     sent = await self._send_under(file, new)
-                return None if sent is None else (file, sent)
+                return None if sent is None else SentFirst(file, new, sent)
         return None
 
     async def _send_under(self, file: File, key: RecordKey) -> Sent | None:
@@ -141,34 +160,54 @@ class Moves:
         finally:
             self._versions.release(file, content)
 
-    def _rename_here(
-        self, folder: Folder, parent: Folder, component: bytes, sent: tuple[File, Sent] | None
-    ) -> Move:
+    def _rename_here(self, folder: Folder, parent: Folder, component: bytes, sent: SentFirst | None) -> Move:
         """Change all names below a folder; no checkpoint."""
         old, path, files = folder.path, parent.path + component + b"/", list(_files(folder))
-        self._leave_markers(folder)
-        for file in files:
-            self._leave(file, path + _below(file, folder))
+        self._leave_all(folder, path, files)
         if folder.parent is not None:
             folder.parent.removals[folder.component + b"/"] = trio.current_time()
         self._inodes.move_folder(folder, parent, component)
         self._settle_in(folder)
         for file in files:
             self._arrive(file)
-        if sent is not None and not sent[0].dirty and sent[1].content is sent[0].content:
-            origin, sent[0].origin = sent[0].origin, None
-            self._records.confirm(*sent)
-            self._deletes.let_go(origin)
+        if sent is not None:
+            self._take_up(sent)
         left = {file for file in files if file.origin is not None}
         move = Move(old, path, len(left), left)
         for file in left:
             file.move = move
         return move
 
-    def _leave_markers(self, folder: Folder) -> None:
-        for below in _folders(folder):
-            if self._markers.leave(below):
+    def _leave_all(self, folder: Folder, path: bytes, files: list[File]) -> None:
+        """Leave the old names, all of them or, where the journal cannot be written, none. Raises OSError."""
+        before = [(file, file.origin, file.base) for file in files]
+        marked = [below for below in _folders(folder) if self._markers.leave(below)]
+        try:
+            for below in marked:
                 self._deletes.bury_marker(below)
+            for file in files:
+                self._leave(file, path + _below(file, folder))
+        except OSError:
+            for below in marked:
+                self._deletes.revoke(names.encode(below.path), None)
+                below.marker = True
+            for file, origin, base in before:
+                self._deletes.revoke(file.key, file)
+                file.origin = origin
+                file.replaces(base)
+            raise
+
+    def _take_up(self, sent: SentFirst) -> None:
+        """Count the record that was stored before, unless its file was removed or renamed since."""
+        file, version = sent.file, sent.version
+        if file.removed or file.key != sent.key:
+            self._deletes.bury_stray(sent.key, self._inodes.root)
+        elif file.dirty or version.content is not file.content:
+            file.stored = True  # an older version
+        else:
+            origin, file.origin = file.origin, None
+            self._records.confirm(file, version)
+            self._deletes.let_go(origin)
 
     def _settle_in(self, folder: Folder) -> None:
         """Let the names below a folder be all that is known of it: nothing was there before."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from unittest.mock import patch
 
 import pytest
 import trio
@@ -157,6 +162,91 @@ def test_two_folders_that_swap_their_names_wait_for_each_other_only_once() -> No
                 await m.idle()
                 await m.fs.drain()
             assert await m.other.records() == {"d!2Ff": b"e's", "e!2Ff": b"d's"}
+
+    on_mock_clock(main)
+
+
+def test_a_folder_whose_rename_the_disk_refuses_is_as_it_was() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            for name in ("a", "b", "c"):
+                await m.other.put(f"d!2F{name}", name.encode())
+            await m.names("d")
+            bury, calls = m.fs._deletes.bury, []
+
+            def full(*args: object, **kwargs: object) -> None:
+                calls.append(args)
+                if len(calls) == 2:
+                    raise OSError(errno.ENOSPC, "full")
+                bury(*args, **kwargs)  # type: ignore[arg-type]
+
+            with patch.object(m.fs._deletes, "bury", full), pytest.raises(OSError, match="full"):
+                await m.rename("d", "e")
+            m.fs.inodes.root.listing = None
+            (await m.walk("d")).listing = None  # type: ignore[union-attr]
+            await trio.sleep(60)
+            assert sorted(await m.names("d")) == ["a", "b", "c"]
+            await m.fs.drain()
+            assert await m.other.records() == {f"d!2F{name}": name.encode() for name in ("a", "b", "c")}
+
+    on_mock_clock(main)
+
+
+def test_a_folder_whose_rename_the_journal_cannot_note_is_where_it_is_shown() -> None:
+    @contextmanager
+    def full(together: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+        with together():
+            yield
+        raise OSError(errno.ENOSPC, "full")
+
+    async def main() -> None:
+        async with mounted() as m:
+            for name in ("a", "b", "c"):
+                await m.other.put(f"d!2F{name}", name.encode())
+            journal = m.cache.journal
+            with (
+                patch.object(journal, "together", partial(full, journal.together)),
+                pytest.raises(OSError, match="full"),
+            ):
+                await m.rename("d", "e")
+            await m.idle()
+            assert sorted(await m.names("e")) == ["a", "b", "c"]
+            assert await m.other.records() == {f"e!2F{name}": name.encode() for name in ("a", "b", "c")}
+
+    on_mock_clock(main)
+
+
+def test_a_folder_with_a_name_too_long_for_its_new_place_leaves_no_copy_there() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            long = "l" * 250
+            records = {"d!2Fa": b"short", f"d!2F{long}": b"long"}
+            for key, content in records.items():
+                await m.other.put(key, content)
+            with pytest.raises(FileError) as caught:
+                await m.rename("d", "longer-than-d")
+            assert caught.value.errno == errno.ENAMETOOLONG
+            await m.idle()
+            assert await m.other.records() == records
+
+    on_mock_clock(main)
+
+
+def test_a_file_removed_while_its_folder_is_renamed_stays_removed() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("d!2Fa", b"a")
+            await m.other.put("d!2Fb", b"b")
+            await m.read_file("d/b")
+            gate = m.hooks.hold_answer("set_record", "e!2Fa")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(m.rename, "d", "e")
+                await gate.reached.wait()
+                nursery.start_soon(m.unlink, "d/a")
+                await trio.testing.wait_all_tasks_blocked()
+                gate.open()
+            await m.idle()
+            assert await m.other.records() == {"e!2Fb": b"b"}
 
     on_mock_clock(main)
 
