@@ -49,8 +49,7 @@ def _read(scene: Scene, store: Store, mount: _mounts.Mount, command: Reading) ->
     watch, used = Watch(store.server), mount.cpu_seconds()
     elapsed = command(mount.path, scene.path("out"))
     cpu = (mount.cpu_seconds() - used) / scene.sizes.files * 1000
-    again = command(mount.path, scene.path("again"))
-    return {**watch.figures(elapsed), CPU: cpu, "again": again}
+    return {**watch.figures(elapsed), CPU: cpu}
 
 
 def copied_on_disk(scene: Scene) -> Figures:

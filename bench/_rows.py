@@ -117,5 +117,5 @@ def run(row: Row, scene: Scene, rounds: int) -> Outcome:
                 with contextlib.closing(scene.fresh()):
                     outcome.rounds.setdefault(who, []).append(contestant.run(scene))
             except Exception as error:  # noqa: BLE001 - a peer that fails leaves a gap, not the end of the run
-                outcome.faults[who] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                outcome.faults[who] = " ".join(f"{type(error).__name__}: {error}".split())
     return outcome

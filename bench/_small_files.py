@@ -52,4 +52,7 @@ def client(scene: Scene, *, latency: float, what: str) -> Figures:
 def run_client(what: str, store: Store, folder: Path) -> float:
     script = str(Path(__file__).with_name("_official_client.py"))
     command = [sys.executable, script, what, store.url, store.name, str(folder)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        raise RuntimeError(f"the client ended with {ended.returncode}: {ended.stderr[-500:]}")
+    return float(ended.stdout)

@@ -220,8 +220,9 @@ def _optional_text(raw: Mapping[str, Any], name: str) -> str | None:
 
 
 def _is_unicode(value: str) -> bool:
-    # JSON can spell half of a surrogate pair. No URL, file name or log can hold that.
-    return not any("\ud800" <= character <= "\udfff" for character in value)
+    # JSON can spell half of a surrogate pair. No URL, file name or log can hold that. Keys are ASCII, and looking
+    # at each of their characters was a tenth of what listing 100,000 of them cost.
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _natural(raw: Mapping[str, Any], name: str) -> int:
