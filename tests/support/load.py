@@ -341,7 +341,7 @@ class History:
         """Take what is there for what is known."""
         state = {}
         for path, possible in self.possible.items():
-            (value,) = {v for v in possible if _bytes(v) == found.get(path)} or {None}
+            value = next((v for v in possible if _bytes(v) == found.get(path)), None)
             if value is not None:
                 state[path] = value
         self.possible = {path: {value} for path, value in state.items()}
