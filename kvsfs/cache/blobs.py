@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import secrets
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 
 from kvsfs.cache.ranges import Ranges
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 _COPY_BYTES = 16 * 1024 * 1024
 """One copy_file_range call: long enough to amortise the call, short enough to stay interruptible by signals."""
 
+_CHECK_BYTES = 1024 * 1024
+"""Bytes at a time for a checksum: a few of these buffers fit the processor's cache."""
 
 _LABEL_LENGTH = 200
 """Characters of a key that a cache file's name carries: with 33 before it, below the 255 of ext4."""
@@ -180,6 +183,13 @@ class Blob:
         other.size = self.size
         other.present.add(0, self.size)
 
+    def checksum(self) -> int:
+        """Give the CRC-32 of this complete blob: it finds what a disk has damaged. 2.9 GB/s: large ones in a thread."""
+        found = 0
+        for offset in range(0, self.size, _CHECK_BYTES):
+            found = zlib.crc32(self.pread(_CHECK_BYTES, offset), found)
+        return found
+
     def check_invariants(self) -> None:
         """For tests."""
         self.present.check_invariants()
@@ -188,8 +198,12 @@ class Blob:
         assert found.st_size == self.size
         assert self.present.gap(self.size, 2**63) == (self.size, 2**63), "bytes behind the end"
 
+    def give_up(self) -> None:
+        """Leave the cache file to the person who finds it: `remove` does nothing from now on."""
+        self._removed = True
+
     def remove(self) -> None:
-        """Unlink the cache file, once; users that have it open keep their bytes."""
+        """Unlink the cache file, once, unless it was set aside; users that have it open keep their bytes."""
         if not self._removed:
             self._removed = True
             with contextlib.suppress(FileNotFoundError):
@@ -278,6 +292,7 @@ class BlobFolder:
     def set_aside(self, blob: Blob) -> str:
         """Move a dirty blob to where no start removes it; its new path."""
         self._move(blob, os.path.join(self._aside, os.path.basename(blob.path)))
+        blob.give_up()
         return blob.path
 
     def create_local(self, path: bytes) -> Blob:

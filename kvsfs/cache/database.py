@@ -77,7 +77,13 @@ CREATE TABLE store (              -- one row: the store that all the others are 
 )
 """
 
-MIGRATIONS = (JOURNAL + ATTRIBUTES, SENT, STORE)
+CHECKED = """
+-- Bytes of the blob, -1 where an older version of kvsfs wrote the row; its CRC-32, once the blob was made durable.
+ALTER TABLE uploads ADD COLUMN size INTEGER NOT NULL DEFAULT -1;
+ALTER TABLE uploads ADD COLUMN checksum INTEGER
+"""
+
+MIGRATIONS = (JOURNAL + ATTRIBUTES, SENT, STORE, CHECKED)
 """Each takes a file from the version of its position to the next one. Only ever added to."""
 
 SCHEMA_VERSION = len(MIGRATIONS)

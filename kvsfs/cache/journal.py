@@ -46,6 +46,8 @@ class Closed:
 
     key: RecordKey
     blob: str
+    size: int
+    """Bytes."""
     content_type: str | None
     type_guessed: bool
     base: Base
@@ -68,6 +70,8 @@ class Upload:
     """The failure cannot heal by itself."""
     closed_at: int
     """Nanoseconds since 1970."""
+    checksum: int | None
+    """What `Blob.checksum` gave; None where nobody was told that the bytes are safe on this disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ class Removed:
 _FIELDS = (
     "key",
     "blob",
+    "size",
     "content_type",
     "type_guessed",
     "stored",
@@ -107,13 +112,13 @@ _UPDATE = f"UPDATE uploads SET {', '.join(f'{field} = ?' for field in _FIELDS)} 
 def _values(version: Closed) -> tuple[object, ...]:
     """Give the columns in the order of `_FIELDS`."""
     fields, base = astuple(version), version.base
-    return (*fields[:4], base.stored, base.validator, base.size, json.dumps(base.sent), *fields[5:])
+    return (*fields[:5], base.stored, base.validator, base.size, json.dumps(base.sent), *fields[6:])
 
 
 def _closed(values: list[Any]) -> Closed:
-    key, blob, content_type, guessed, stored, validator, size, sent, *attributes = values
-    base = Base(bool(stored), validator, size, tuple(json.loads(sent)))
-    return Closed(RecordKey(key), blob, content_type, bool(guessed), base, *attributes)
+    key, blob, size, content_type, guessed, stored, validator, base_size, sent, *attributes = values
+    base = Base(bool(stored), validator, base_size, tuple(json.loads(sent)))
+    return Closed(RecordKey(key), blob, size, content_type, bool(guessed), base, *attributes)
 
 
 class Journal:
@@ -146,6 +151,11 @@ class Journal:
                 (failure, final, row),
             )
 
+    def checked(self, row: int, checksum: int) -> None:
+        """Note what the bytes of a version are to be found by."""
+        with self._errors():
+            self._connection.execute("UPDATE uploads SET checksum = ? WHERE id = ?", (checksum, row))
+
     def forget(self, row: int) -> None:
         """Forget a version: the store has it, or nobody wants it any more."""
         with self._errors():
@@ -156,13 +166,13 @@ class Journal:
         order = "id" if most < 0 else "final DESC, id"
         with self._errors():
             rows = self._connection.execute(
-                f"SELECT id, attempts, failure, final, closed_at, {_COLUMNS} FROM uploads "  # noqa: S608
+                f"SELECT id, attempts, failure, final, closed_at, checksum, {_COLUMNS} FROM uploads "  # noqa: S608
                 f"ORDER BY {order} LIMIT ?",
                 (most,),
             ).fetchall()
         return [
-            Upload(row, _closed(values), attempts, failure, bool(final), closed_at)
-            for row, attempts, failure, final, closed_at, *values in rows
+            Upload(row, _closed(values), attempts, failure, bool(final), closed_at, checksum)
+            for row, attempts, failure, final, closed_at, checksum, *values in rows
         ]
 
     def failed_for_good(self) -> int:

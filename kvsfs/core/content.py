@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -18,6 +18,10 @@ from kvsfs.types import RecordHead
 log = logging.getLogger(__name__)
 
 
+INLINE_BYTES = 256 * 1024
+"""What a checksum is made of inline: 0.1 ms, as much as the way to a thread and back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A version that somebody closed, in the journal until the store has confirmed it."""
@@ -25,6 +29,8 @@ class Kept:
     version: int
     blob: Blob
     row: int
+    checksum: int | None = None
+    """Of a version that an earlier mount has left: what its bytes are to be compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,17 +186,26 @@ class Content:
             with suppress(OSError):
                 self._journal.failed(self.kept.row, failure, final=final)
 
-    def resume(self, row: int) -> None:
+    def resume(self, row: int, checksum: int | None) -> None:
         """Take the blob for a version that an earlier mount had journalled."""
         self.version = 1
-        self.kept = Kept(1, self.blob, row)
+        self.kept = Kept(1, self.blob, row, checksum)
+
+    async def is_damaged(self) -> bool:
+        """Tell, once, whether the disk has changed what an earlier mount closed. Raises OSError."""
+        kept = self.kept
+        if kept is None or kept.checksum is None:
+            return False
+        self.kept = replace(kept, checksum=None)
+        return await _checksum(kept.blob) != kept.checksum
 
     async def make_durable(self) -> None:
         """Let the bytes that are here, and the journal, outlast a power failure. Raises OSError.
 
         fsync(2) takes milliseconds and up: it runs in a thread.
         """
-        blob = self.blob if self.kept is None else self.kept.blob
+        kept = self.kept
+        blob = self.blob if kept is None else kept.blob
         blob.acquire()  # a write that unshares it meanwhile lets go of it
 
         def write() -> None:
@@ -198,6 +213,8 @@ class Content:
             self._journal.make_durable()
 
         try:
+            if kept is not None:
+                self._journal.checked(kept.row, await _checksum(blob))
             await trio.to_thread.run_sync(write)
         finally:
             blob.release()
@@ -228,7 +245,12 @@ class Content:
         self.stored_version = max(self.stored_version, version)
         kept = self.kept
         if not self.dirty:
-            self._blobs.mark_clean(self.blob)
+            try:
+                self._blobs.mark_clean(self.blob)
+            except (
+                OSError
+            ) as error:  # the disk takes no changes any more: the store has the bytes all the same
+                log.warning("the cache folder: %s", error)
         if kept is not None and kept.version <= self.stored_version:
             self._let_go(kept)
 
@@ -238,8 +260,12 @@ class Content:
             self._let_go(self.kept)
 
     def set_aside(self) -> str:
-        """Keep the bytes where only a person finds them: nothing uploads them by itself. Gives the path."""
-        self.abandon()
+        """Keep the newest bytes where only a person finds them: nothing uploads them by itself. Gives the path.
+
+        An older version that was closed stays in the journal.
+        """
+        if self.kept is not None and self.kept.blob is self.blob:
+            self.abandon()
         return self._blobs.set_aside(self.blob)
 
     def check_invariants(self) -> None:
@@ -316,3 +342,8 @@ class Content:
 
     def _is_frozen(self) -> bool:
         return self._frozen is self.blob or (self.kept is not None and self.kept.blob is self.blob)
+
+
+async def _checksum(blob: Blob) -> int:
+    """Make the checksum of an acquired blob that nobody changes."""
+    return blob.checksum() if blob.size <= INLINE_BYTES else await trio.to_thread.run_sync(blob.checksum)

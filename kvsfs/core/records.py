@@ -303,6 +303,7 @@ def _closed(file: File, blob: Blob) -> Closed:
     return Closed(
         key=file.key,
         blob=os.path.basename(blob.path),
+        size=blob.size,
         content_type=file.content_type,
         type_guessed=file.type_guessed,
         base=file.base,

@@ -12,7 +12,7 @@ from kvsfs.core import names
 from kvsfs.core.deletes import DeferredDeletes, Ghost
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.uploads import Uploads
-from kvsfs.core.versions import Versions
+from kvsfs.core.versions import DAMAGED, Versions
 from kvsfs.errors import StoreError
 from kvsfs.types import RecordKey
 
@@ -61,10 +61,14 @@ class Resumption:
         if blob is None:  # the store had just confirmed it
             self._journal.forget(upload.row)
             return
+        if closed.size not in (-1, blob.size):
+            log.error(DAMAGED, closed.key, self._blobs.set_aside(blob))
+            self._journal.forget(upload.row)
+            return
         file = self._file_at(closed.key)
         if file.content is not None:  # an older version of the same key, which was about to be forgotten
             self._versions.drop(file)
-        file.content = self._versions.resumed(blob, upload.row)
+        file.content = self._versions.resumed(blob, upload.row, upload.checksum)
         file.content_type, file.type_guessed = closed.content_type, closed.type_guessed
         file.replaces(closed.base)
         file.mtime_ns = file.ctime_ns = closed.mtime_ns

@@ -186,6 +186,9 @@ class Uploads:
                 file.temporary = False
                 content = await self._versions.acquire(file)  # of a moving file: from its old record
                 try:
+                    if await content.is_damaged():
+                        self._versions.damaged(file, content)
+                        return True
                     if not await self._try(file, content):
                         return file.failure is not None and not _heals(file.failure)
                     if content.dirty and not content.is_owed:

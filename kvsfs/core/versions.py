@@ -26,6 +26,8 @@ from kvsfs.types import RecordHead
 
 log = logging.getLogger(__name__)
 
+DAMAGED = "%s was closed by an earlier mount, and the disk has damaged it since: what is left of it is in %s"
+
 
 class Versions:
     """Gives files their content, and takes it back.
@@ -119,11 +121,11 @@ class Versions:
         """Make content for a new file. Raises OSError."""
         return Content(self._cache, self._blobs.create())
 
-    def resumed(self, blob: Blob, row: int) -> Content:
+    def resumed(self, blob: Blob, row: int, checksum: int | None) -> Content:
         """Make content of a closed version that an earlier mount has left. Raises OSError."""
         blob.acquire()
         content = Content(self._cache, blob)
-        content.resume(row)
+        content.resume(row, checksum)
         content.release()
         return content
 
@@ -177,6 +179,16 @@ class Versions:
             self.attributes.forget(file)
             self.detach(file)
             self.drop(file)
+
+    def damaged(self, file: File, content: Content) -> None:
+        """Set bytes aside that the disk has changed: the store keeps its version, and the file shows that."""
+        path = content.set_aside()
+        log.error(DAMAGED, file.key, path)
+        if file.content is content:
+            file.content, file.length, file.validated_at = None, None, -math.inf
+        self._kernel.pages_changed(file.number)
+        if not file.in_store:
+            self.vanished(file)
 
     def missed(self, file: File) -> None:
         """Note that the store has no such record, while the file is open or has bytes that the store lacks."""
@@ -321,13 +333,12 @@ class Versions:
         file.length = length
 
     def _discard(self, file: File, content: Content) -> None:
-        if content.dirty and not file.removed:
-            log.warning(
-                "a version of %s that the store did not take is kept in %s", file.key, content.set_aside()
-            )
+        if content.dirty and not file.removed and self._blobs.is_dirty(content.blob):
+            path = content.set_aside()
+            log.warning("a version of %s that the store did not take is kept in %s", file.key, path)
         else:
-            content.abandon()
             content.blob.remove()
+        content.abandon()
         if file.content is content:
             file.content = None
             self._inodes.drop_unused(file)

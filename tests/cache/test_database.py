@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kvsfs.cache.database import SCHEMA_VERSION, Database
+from kvsfs.cache.database import MIGRATIONS, SCHEMA_VERSION, Database
 from kvsfs.cache.folder import CacheFolder
 from kvsfs.errors import CommandError, ExitCode
 
@@ -66,12 +66,14 @@ def test_rows_are_one_stores_alone(tmp_path: Path) -> None:
     CacheFolder(path, "one").close()  # nothing of it is locked, or open
 
 
-def test_a_file_of_an_earlier_version_becomes_that_of_the_store_it_was_for(tmp_path: Path) -> None:
+def test_a_file_of_an_earlier_version_becomes_that_of_the_store_it_was_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = str(tmp_path / "journal.db")
-    database = Database(path)
-    database.connection.execute("DROP TABLE store")
-    database.connection.execute("PRAGMA user_version = 2")
-    database.close()
+    with monkeypatch.context() as earlier:
+        earlier.setattr("kvsfs.cache.database.MIGRATIONS", MIGRATIONS[:2])
+        earlier.setattr("kvsfs.cache.database.SCHEMA_VERSION", 2)
+        Database(path).close()
     database = Database(path)
     assert database.belongs_to("one")
     assert not database.belongs_to("two")
