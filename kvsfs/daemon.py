@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import resource
@@ -15,6 +16,7 @@ import trio
 from kvsfs import config
 from kvsfs.cache.blobs import BlobFolder
 from kvsfs.cache.folder import CacheFolder
+from kvsfs.control import tasks
 from kvsfs.control.commands import Commands
 from kvsfs.control.server import ControlServer
 from kvsfs.control.status import DRAINING, About, Status
@@ -30,6 +32,7 @@ from kvsfs.fuse.session import (
     check_allow_other,
     check_fuse,
     check_mount_point,
+    clear_dead_mount,
 )
 from kvsfs.opening import opened
 from kvsfs.options import CACHE_BYTES, MountConfig
@@ -42,6 +45,7 @@ log = logging.getLogger(__name__)
 def check(settings: MountConfig) -> None:
     """Raise CommandError for whatever can be known to be wrong before anything is started."""
     parse_source(settings.source)
+    clear_dead_mount(settings.mount_point)
     check_mount_point(settings.mount_point)
     check_fuse()
     if settings.allow_other:
@@ -81,7 +85,7 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
         )
         session = Session(filesystem, settings.mount_point, invalidation)
         presence = await _serve(session, settings, status, background, ready)
-        left = await _drain(filesystem, settings.drain_timeout)
+        left = await (_drain(filesystem, settings.drain_timeout) if status.drains else _hand_over(filesystem))
         background.cancel_scope.cancel()
     presence.end(left)
     return ExitCode.NOT_ALL_UPLOADED if left else ExitCode.OK
@@ -101,6 +105,7 @@ async def _serve(
             presence.folder, settings.mount_point, Commands(status, status.steering).by_name()
         )
         await background.start(control.run)
+        await background.start(_dump_on_signal, status)
         async with trio.open_nursery() as nursery:
 
             async def answering() -> None:
@@ -129,6 +134,19 @@ async def _detach_on_signal(session: Session, task_status: trio.TaskStatus[None]
             detached = detached or await session.detach()
 
 
+async def _dump_on_signal(status: Status, task_status: trio.TaskStatus[None]) -> None:
+    """Write what the daemon is doing to the log at SIGUSR1, as often as it comes."""
+    with trio.open_signal_receiver(signal.SIGUSR1) as signals:
+        task_status.started()
+        async for _ in signals:
+            try:
+                log.info(
+                    "SIGUSR1: tasks\n%s\nstatistics\n%s", tasks.tree(), json.dumps(status.now(), indent=2)
+                )
+            except Exception:
+                log.exception("SIGUSR1: not all can be told")
+
+
 async def _drain(filesystem: FileSystem, seconds: float) -> list[str]:
     with trio.move_on_after(seconds) as scope:
         await filesystem.drain()
@@ -137,6 +155,13 @@ async def _drain(filesystem: FileSystem, seconds: float) -> list[str]:
     left = filesystem.left()
     for what in left:
         log.error("left for the next mount of this store: %s", what)
+    return left
+
+
+async def _hand_over(filesystem: FileSystem) -> list[str]:
+    await filesystem.hand_over()
+    left = filesystem.left()
+    log.info("left for the next mount of this store, as was asked for: %d", len(left))
     return left
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import Self
+
+PLAIN_SECONDS = 5.0
+"""Between two lines of progress in a log; what ends sooner says nothing."""
 
 _ERASED = "\r\x1b[K"
 """Begins the line anew (ECMA-48, EL)."""
@@ -20,7 +24,7 @@ def say(text: str, *, error: bool = False) -> None:
 
 
 class Line:
-    """Progress on stderr: a line that is rewritten on a terminal; elsewhere a line only when it says something new.
+    """Progress on stderr: a line that is rewritten on a terminal; elsewhere one every `PLAIN_SECONDS`, if it is new.
 
     A context manager: what is shown goes when it is left.
     """
@@ -28,6 +32,7 @@ class Line:
     def __init__(self) -> None:
         self._on_terminal = sys.stderr.isatty()
         self._shown = ""
+        self._told_at = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -40,9 +45,10 @@ class Line:
 
     def show(self, text: str) -> None:
         """Show a text, in the place of the last one."""
-        if text == self._shown:
+        now = time.monotonic()
+        if text == self._shown or not (self._on_terminal or now - self._told_at >= PLAIN_SECONDS):
             return
-        self._shown = text
+        self._shown, self._told_at = text, now
         if self._on_terminal:
             print(f"{_ERASED}{text}", end="", file=sys.stderr, flush=True)
         elif text:

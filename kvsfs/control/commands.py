@@ -36,6 +36,7 @@ class Commands:
             "discard": self._discard,
             "bytes": self._bytes,
             "refresh": self._refresh,
+            "drain": self._drain,
         }
 
     async def _tell_status(self, _arguments: Arguments, _tell: Tell) -> Answer:
@@ -75,6 +76,11 @@ class Commands:
 
     async def _refresh(self, arguments: Arguments, _tell: Tell) -> Answer:
         await self._steering.refresh(_path(arguments))
+        return Answer({})
+
+    async def _drain(self, arguments: Arguments, _tell: Tell) -> Answer:
+        """Say whether the end of the mount waits for uploads."""
+        self._status.drains = bool(arguments.get("drain", True))
         return Answer({})
 
 

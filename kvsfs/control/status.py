@@ -40,6 +40,8 @@ class Status:
     def __init__(self, about: About, filesystem: FileSystem, store: ApifyStore, meter: StoreMeter) -> None:
         self.about = about
         self.state = MOUNTED
+        self.drains = True
+        """Whether the end of the mount waits for what is pending."""
         self._filesystem = filesystem
         self._store = store
         self._meter = meter

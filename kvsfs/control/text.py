@@ -45,7 +45,7 @@ def left(totals: Mapping[str, Any]) -> str:
 
 def uploading(progress: Mapping[str, Any]) -> str:
     """Write what an upload has left to do; nothing at its end."""
-    if not progress["files"]:
+    if not progress.get("files"):
         return ""
     return f"{many(progress['files'], 'file')} ({size(progress['bytes'])}) to go"
 

@@ -12,6 +12,7 @@ import math
 import os
 import stat
 from collections import Counter
+from contextlib import suppress
 
 import trio
 
@@ -53,6 +54,10 @@ from kvsfs.types import StoreInfo
 
 RETRY_SECONDS = 1.0
 """After ESTALE the kernel looks the name up and opens it again at once: microseconds, on a busy machine more."""
+
+
+MARKERS_SECONDS = 5.0
+"""For the markers of folders that are empty and new when a mount ends without waiting for uploads."""
 
 
 class FileSystem:
@@ -488,6 +493,20 @@ class FileSystem:
         await self._markers.settle()
         await self._background.idle()
         await self._deletes.settle()
+
+    async def hand_over(self) -> None:
+        """Journal all that was closed, or released by the end of the mount, for the next one: no upload is waited for.
+
+        What cannot be journalled, because it is not all here or the disk is full, is left to be set aside.
+        """
+        self._prefetch.stop()
+        self._deletes.stop_waiting()
+        for file, content in self._unstored():
+            if content.complete:
+                with suppress(OSError):
+                    self._records.keep(file, content)
+        with trio.move_on_after(MARKERS_SECONDS):  # the journal knows nothing of an empty folder
+            await self._markers.settle()
 
     def left(self) -> list[str]:
         """Tell, for people, what the store does not have yet: the next mount goes on.

@@ -17,12 +17,17 @@ from dataclasses import dataclass
 from kvsfs.config import folder_for
 from kvsfs.errors import CommandError, ExitCode
 
+MOST_LEFT = 100
+"""Of what is left, told by name: it is read from the file in one piece."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a daemon ended: `left` are the paths of cache files that no store took; None when it did not say."""
+    """How a daemon ended: what is left, `MOST_LEFT` of it at most; None when it did not say."""
 
     left: list[str] | None
+    count: int = 0
+    """How much is left."""
 
 
 class Presence:
@@ -46,7 +51,8 @@ class Presence:
 
     def end(self, left: list[str]) -> None:
         """Write the outcome and let waiters go on."""
-        os.pwrite(self._fd, json.dumps({"left": left}).encode(), 0)
+        outcome = {"left": left[:MOST_LEFT], "count": len(left)}
+        os.pwrite(self._fd, json.dumps(outcome).encode(), 0)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(self._path), os.fstat(self._fd)):  # else a newer daemon's
                 os.unlink(self._path)
@@ -82,7 +88,8 @@ class Waiter:
         text = os.pread(self._fd, 1 << 20, 0)
         os.close(self._fd)
         try:
-            return Outcome(json.loads(text)["left"])
+            outcome = json.loads(text)
+            return Outcome(outcome["left"], outcome["count"])
         except (ValueError, KeyError):
             return Outcome(None)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
+import subprocess
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -13,6 +15,7 @@ import trio
 
 from kvsfs.core.filesystem import FileSystem
 from kvsfs.errors import CommandError, ExitCode
+from kvsfs.fuse import mount_table
 from kvsfs.fuse.invalidation import Invalidation
 from kvsfs.fuse.operations import Operations
 
@@ -33,6 +36,20 @@ class MountOptions:
     source: str
     read_only: bool = False
     allow_other: bool = False
+
+
+def clear_dead_mount(mount_point: str) -> None:
+    """Take away what a daemon of ours that was killed has left there. Another user's mount is not touched."""
+    try:
+        os.stat(mount_point)
+    except OSError as error:
+        if error.errno != errno.ENOTCONN or mount_table.owner(mount_point) != os.getuid():
+            return
+    else:
+        return
+    command = ["fusermount3", "-u", "-z", "--", mount_point]
+    if subprocess.run(command, capture_output=True, check=False).returncode == 0:  # noqa: S603 - no shell
+        log.warning("%s: a mount that died there is cleared", mount_point)
 
 
 def check_mount_point(mount_point: str) -> None:

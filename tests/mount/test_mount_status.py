@@ -53,8 +53,12 @@ class Place:
         options = ("--timeout", "2s", *options)
         return mounted_store(self.sandbox, self.store.id, *options, token=TOKEN, server=self._server, **more)
 
+    @property
+    def server_options(self) -> list[str]:
+        return ["--api-url", self._server.url]
+
     def kvsfs(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return self.sandbox.kvsfs(*map(str, arguments))
+        return self.sandbox.kvsfs(*map(str, arguments), token=TOKEN)
 
     def status(self, *arguments: str | Path) -> list[dict[str, Any]]:
         ended = self.kvsfs("status", "--json", *arguments)
