@@ -121,7 +121,7 @@ class Alone:
         self.handles: list[Handle] = []
         self.pending: list[str] = []
         self.names_busy = False
-        self.refused_deletes = False
+        self.markers_may_stay = False
         self.counter = 0
 
     # --- running ------------------------------------------------------------------------------------
@@ -451,7 +451,7 @@ class Alone:
         self.m.hooks.hold_answer(operation)
 
     async def op_fail(self, operation: str, error: StoreError) -> None:
-        self.refused_deletes = self.refused_deletes or operation == "delete_record"
+        self.markers_may_stay = self.markers_may_stay or operation == "delete_record"
         self.m.hooks.fail(operation, error)
 
     async def op_lose_answer(self) -> None:
@@ -489,8 +489,8 @@ class Alone:
         }
         empty = {names.encode(f.encode() + b"/") for f in self.folders if not self.children(f)}
         there = {names.encode(folder.encode() + b"/") for folder in self.folders}
-        # One whose DELETE failed is harmless, and stays until its folder is looked at again.
-        assert markers == empty or (self.refused_deletes and empty <= markers <= there)
+        # One whose DELETE failed, or whose mount was killed, is harmless: it goes when its folder is looked at again.
+        assert markers == empty or (self.markers_may_stay and empty <= markers <= there)
         for path, node in self.files.items():
             head = await self.m.other.head(key_of(path))
             assert head is not None
@@ -515,6 +515,7 @@ class Alone:
         """Kill the daemon: of each file there is what was closed last, or what came after it; nothing else."""
         await self.finish()
         self.handles.clear()
+        self.markers_may_stay = True
         await self.m.remount()
         for folder in sorted(
             self.folders
