@@ -331,7 +331,13 @@ class FileSystem:
             if self._rules.is_local_only(folder, name)
             else self._versions.empty()
         )
-        ghost = await self._deletes.exhume(key)
+        try:
+            await content.truncate(0, key)
+            ghost = await self._deletes.exhume(key)
+        except BaseException:
+            content.release()
+            content.blob.remove()
+            raise
         listed = folder.files.get(component)
         if listed is not None:  # while we waited; this file replaces it
             self.inodes.detach(listed)
@@ -344,7 +350,6 @@ class FileSystem:
         file.changed_at = math.inf
         file.touch()
         file.atime_ns = file.mtime_ns
-        await content.truncate(0, key)
         handle = FileHandle(file, content, flags, descriptors.thread_group(pid))
         handle.mark_written()
         file.handles += 1
@@ -511,10 +516,15 @@ class FileSystem:
     def left(self) -> list[str]:
         """Tell, for people, what the store does not have yet: the next mount goes on.
 
-        What was never closed is set aside. No checkpoint.
+        What was never closed, and is not all here, is set aside. No checkpoint.
         """
         left = []
         for file, content in self._unstored():
+            if (
+                content.complete
+            ):  # the end is the release of every handle, also of those that had no time to wait
+                with suppress(OSError):
+                    self._records.keep(file, content)
             if content.closed:
                 left.append(f"{file.key} (not uploaded: {file.failure or 'no time'})")
             else:

@@ -11,7 +11,7 @@ import trio
 
 from kvsfs.cache.journal import NO_RECORD
 from kvsfs.core import names
-from kvsfs.core.content import Content
+from kvsfs.core.content import Content, Sent
 from kvsfs.core.deletes import DeferredDeletes, Ghost
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.name_rules import NameRules
@@ -67,7 +67,7 @@ class Renames:
         )  # its bytes have to be here first
         with trio.move_on_after(math.inf if for_good else REPLY_SECONDS) as scope:
             await self._at_once(file, folder, component, target)
-        if scope.cancelled_caught:
+        if scope.cancelled_caught and not (file.parent is folder and file.component == component):
             await self._later(file, folder, component, target)
 
     def move_here(self, file: File, folder: Folder, component: bytes, target: File | Ghost | None) -> None:
@@ -115,18 +115,24 @@ class Renames:
     ) -> None:
         key, name = self._rules.key(folder, component), names.display(component)
         ghost = await self._deletes.exhume(key, by=file)
-        was_local = content.local_only
+        was_local, sent = content.local_only, None
         try:
             await self._learn_type_to_inherit(file, target or ghost)
             if target is not None:
                 await self._records.keep_for_readers(target)
             sent = await self._send_or_keep(file, content, folder, component, key)
-        except BaseException:
+            if sent is not None and file.in_store:
+                await self._delete_old(file, folder)
+        except BaseException as error:
+            if sent is not None and isinstance(error, trio.Cancelled):
+                self._move_sent(file, folder, component, target or ghost, sent)
+                raise
             self._deletes.put_back(ghost)
             if was_local and file.parent is not None:
                 content.make_local(file.parent.shown_path(names.display(file.component)))
             raise
-        if sent:
+        if sent is not None:
+            self._records.confirm(file, sent)
             self._take_place(file, folder, component, target)
             file.changed_at = trio.current_time()
             self._records.filled(folder)
@@ -137,8 +143,8 @@ class Renames:
 
     async def _send_or_keep(
         self, file: File, content: Content, folder: Folder, component: bytes, key: RecordKey
-    ) -> bool:
-        """Do what the store, or the disk, must have done before a file gets its new name; True if the store has it."""
+    ) -> Sent | None:
+        """Do what the store, or the disk, must have done before a file gets its new name; give what the store has."""
         name = names.display(component)
         local_only = self._rules.is_local_only(folder, name)
         if content.local_only and not local_only:
@@ -147,16 +153,21 @@ class Renames:
         if local_only or self._rules.is_temporary(name):
             if file.in_store and not file.dirty:
                 await self._records.keep_here(file, content)
-            return False
+            return None
         if file.origin == key or not (file.in_store or content.closed) or self._waits(file, content):
-            return False
-        sent = await self._records.send(file, content, key, component)
-        if sent is None:
-            return False
-        if file.in_store:
-            await self._delete_old(file, folder)
+            return None
+        return await self._records.send(file, content, key, component)
+
+    def _move_sent(
+        self, file: File, folder: Folder, component: bytes, target: File | Ghost | None, sent: Sent
+    ) -> None:
+        """Give a file its new name, of which the store has the record; the old one goes in the background."""
+        self.move_here(file, folder, component, target)
+        origin, file.origin = file.origin, None
         self._records.confirm(file, sent)
-        return True
+        self._deletes.let_go(origin)
+        self._records.filled(folder)
+        self._records.attributes.note(file)
 
     def _waits(self, file: File, content: Content) -> bool:
         """Tell whether a file's upload comes later: somebody writes it just now, or it waits for its write-back."""

@@ -1447,7 +1447,7 @@ def test_a_cancelled_operation_leaves_a_consistent_state(
                 assert await m.read_all(fh) == b"new"
             await m.close(fh)
             await check_agreement(m)
-            if "a" in names:
+            if "a" in names and "c" in names:  # else c has replaced it: the store had that when time was over
                 assert b"new" in (await m.other.records()).values()
 
     on_mock_clock(main)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -27,6 +28,10 @@ async def moved_here_only(m: Mounted, name: str, new: str) -> None:
         m.hooks.fail("set_record", GONE, new)
     await m.rename(name, new)
     assert (await m.file(new)).origin == name
+
+
+def _cache_files(m: Mounted) -> list[Path]:
+    return sorted(Path(m.blobs.path).rglob("*"))
 
 
 def test_a_moved_file_that_is_being_written_is_not_uploaded_half() -> None:
@@ -251,6 +256,43 @@ def test_a_file_removed_while_its_folder_is_renamed_stays_removed() -> None:
     on_mock_clock(main)
 
 
+def test_a_create_that_fails_leaks_nothing() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.other.put("f", b"old")
+            m.hooks.hold("get_record", "f")
+            for _ in range(9):
+                m.hooks.fail("get_record", GONE, "f")
+            await m.rename("f", "g")
+            before = len(os.listdir("/proc/self/fd"))
+            files = _cache_files(m)
+            with pytest.raises(StoreUnreachable):
+                await m.create("f")
+            assert len(os.listdir("/proc/self/fd")) == before
+            assert _cache_files(m) == files
+
+    on_mock_clock(main)
+
+
+def test_a_rename_cut_short_while_the_old_record_goes_shows_the_file_all_the_same() -> None:
+    async def main() -> None:
+        async with mounted(tuning=Tuning(revalidate=1.0)) as m:
+            await m.other.put("f", b"bytes")
+            await m.names()
+            m.hooks.hold_answer("delete_record", "f")
+            await m.rename("f", "g")
+            await trio.sleep(10)
+            assert await m.names() == ["g"]
+            assert await m.read_file("g") == b"bytes"
+            await m.idle()
+            await m.fs.drain()
+            assert m.fs.left() == []
+            assert await m.other.records() == {"g": b"bytes"}
+            assert await m.names() == ["g"]
+
+    on_mock_clock(main)
+
+
 def test_what_a_moved_file_leaves_goes_although_it_is_removed_amid_the_delete() -> None:
     async def main() -> None:
         async with mounted() as m:
@@ -261,6 +303,20 @@ def test_what_a_moved_file_leaves_goes_although_it_is_removed_amid_the_delete() 
             await m.unlink("g")
             await m.idle()
             assert await m.other.records() == {}
+
+    on_mock_clock(main)
+
+
+def test_a_closed_version_is_not_given_up_for_a_newer_one_that_nobody_closed() -> None:
+    async def main() -> None:
+        async with mounted(tuning=WRITE_BACK) as m:
+            await m.write_file("f", b"one")
+            fh = await m.open("f", os.O_WRONLY)
+            await m.fs.write(fh, 0, b"two")
+            m.fs.left()  # the time for uploads was over before any began
+            await m.remount()
+            await m.idle()
+            assert (await m.other.records())["f"] in {b"one", b"two"}
 
     on_mock_clock(main)
 
