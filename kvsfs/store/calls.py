@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib.metadata import version
@@ -24,7 +24,7 @@ from kvsfs.store.limit import Headroom, Kind, Limits, TokenBucket
 from kvsfs.store.parsing import parse_encoding, parse_error, parse_json
 from kvsfs.store.protocol import RecordBody
 from kvsfs.store.retry import Deadlines, Transient, retrying
-from kvsfs.store.transport import Answer, Upload, is_loopback, open_http_client
+from kvsfs.store.transport import Answer, HttpClients, Upload, is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class ApiClient:
         self._token = token
         self._deadlines = deadlines
         self._meter = meter
-        self._http = open_http_client(self.base_url, deadlines)
+        self._http = HttpClients(self.base_url, deadlines)
         # The embedded server has no limits of its own; one that plays the platform's names them.
         self._limits = Limits(assumed=not is_loopback(self.base_url))
         self._connections = Connections()
@@ -183,7 +183,7 @@ class ApiClient:
             self._breaker.asked(call.subject)
             url = httpx.URL(self.base_url + call.path + query_string(call.query))
             try:
-                response = await self._send(call, url, self._authorization())
+                response = await self._send(call, url, self._authorization(), taken)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 self._breaker.could_not_connect()
                 raise _attempt_fault(call, error) from error
@@ -196,7 +196,7 @@ class ApiClient:
         """Ask where the API sends us: another host, with its own limits, and the token stays with the API."""
         with await self._connections.take(call.direction) as taken:
             try:
-                response = await self._send(call, url, {})
+                response = await self._send(call, url, {}, taken)
             except httpx.HTTPError as error:
                 raise _attempt_fault(call, error) from error
             return Answer(response, call.subject, self._meter, taken.pop_all().close)
@@ -209,12 +209,15 @@ class ApiClient:
         if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
             bucket.slow_down(faults.parse_retry_after(response.headers.get("retry-after")))
 
-    async def _send(self, call: Call, url: httpx.URL, authorization: Mapping[str, str]) -> httpx.Response:
-        request = self._request(call, url, authorization)
+    async def _send(
+        self, call: Call, url: httpx.URL, authorization: Mapping[str, str], taken: ExitStack
+    ) -> httpx.Response:
+        http = await self._http.take(taken)
+        request = self._request(call, url, authorization, http.timeout)
         self._meter.count_request(call.operation)
         begun = trio.current_time()
         try:
-            response = await self._http.send(request, stream=True)
+            response = await http.send(request, stream=True)
         except httpx.HTTPError as error:
             log.debug("%s of %s: %s", call.operation, call.subject, type(error).__name__)
             raise
@@ -225,16 +228,18 @@ class ApiClient:
         log.debug("%s of %s: %d", call.operation, call.subject, response.status_code)
         return response
 
-    def _request(self, call: Call, url: httpx.URL, authorization: Mapping[str, str]) -> httpx.Request:
+    def _request(
+        self, call: Call, url: httpx.URL, authorization: Mapping[str, str], timeout: httpx.Timeout
+    ) -> httpx.Request:
         headers = {
             "User-Agent": _USER_AGENT,
             "Accept-Encoding": ACCEPT_ENCODING,
             **call.headers,
             **authorization,
         }
-        timeout = self._http.timeout.as_dict()
+        extensions = {"timeout": timeout.as_dict()}
         request = httpx.Request(
-            call.method, url, headers=headers, content=call.content, extensions={"timeout": timeout}
+            call.method, url, headers=headers, content=call.content, extensions=extensions
         )
         self._meter.count_sent(len(call.content))
         if call.body is not None:
