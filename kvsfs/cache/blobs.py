@@ -24,13 +24,16 @@ _COPY_BYTES = 16 * 1024 * 1024
 _CHECK_BYTES = 1024 * 1024
 """Bytes at a time for a checksum: a few of these buffers fit the processor's cache."""
 
-_LABEL_LENGTH = 200
+LABEL_LENGTH = 200
 """Characters of a key that a cache file's name carries: with 33 before it, below the 255 of ext4."""
+
+DIRTY, ASIDE = "dirty", "not-uploaded"
+"""The folders of what no store has."""
 
 LOCK = "lock"
 """The file that a running daemon holds locked; what it has mounted stands in it."""
 
-_BLOB_NAME = re.compile(r"[0-9a-f]{32}(\..*)?", re.DOTALL)
+BLOB_NAME = re.compile(r"[0-9a-f]{32}(\..*)?", re.DOTALL)
 """Sixteen random bytes, and the record's key once the blob is dirty."""
 
 
@@ -234,7 +237,7 @@ class BlobFolder:
         """What frees space on a full disk: set by whoever keeps clean blobs."""
         self.path = os.path.abspath(path)
         self._clean, self._dirty, self._aside, self._local = (
-            os.path.join(self.path, name) for name in ("clean", "dirty", "not-uploaded", "local")
+            os.path.join(self.path, name) for name in ("clean", DIRTY, ASIDE, "local")
         )
         with self._usable(), contextlib.ExitStack() as stack:
             _make_folder(self.path)
@@ -261,7 +264,7 @@ class BlobFolder:
         """Note on disk that the blob holds bytes that only we have. Does nothing when it is noted."""
         if not self.is_dirty(blob):
             name = secrets.token_hex(16)
-            self._move(blob, os.path.join(self._dirty, f"{name}.{key[:_LABEL_LENGTH]}"))
+            self._move(blob, os.path.join(self._dirty, f"{name}.{key[:LABEL_LENGTH]}"))
 
     def mark_clean(self, blob: Blob) -> None:
         """Note on disk that a store has the blob's bytes."""
@@ -412,7 +415,7 @@ class BlobFolder:
 
 def _blob_files(folder: str) -> list[str]:
     with os.scandir(folder) as entries:
-        return [e.path for e in entries if _BLOB_NAME.fullmatch(e.name) and e.is_file(follow_symlinks=False)]
+        return [e.path for e in entries if BLOB_NAME.fullmatch(e.name) and e.is_file(follow_symlinks=False)]
 
 
 def _make_folder(path: str) -> None:

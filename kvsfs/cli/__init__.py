@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from kvsfs.cli import check, config, mount, serve, status, steer, umount
+from kvsfs.cli import check, config, mount, recover, serve, status, steer, umount
 from kvsfs.errors import CommandError
 
 _STDERR = 2
@@ -29,6 +29,7 @@ app.command("discard")(steer.discard)
 app.command("save-as")(steer.save_as)
 app.command("flush")(steer.flush)
 app.command("refresh")(steer.refresh)
+app.command("recover")(recover.recover)
 app.command("check")(check.check)
 app.command("serve")(serve.serve)
 app.add_typer(config.app, name="config")

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
-from kvsfs.cache.blobs import LOCK
+from kvsfs.cache.blobs import DIRTY, LOCK
 from kvsfs.cache.database import UnusedDatabase
 from kvsfs.cache.folder import DATABASE
 from kvsfs.cache.journal import Journal
@@ -71,6 +71,15 @@ def status(folder: str) -> dict[str, Any] | None:
     }
 
 
+def closed_blobs(folder: str) -> set[str] | None:
+    """Give the names of the cache files that the next mount uploads; None while a daemon uses the folder.
+
+    Raises CommandError.
+    """
+    with _journal(folder) as journal:
+        return None if journal is None else {upload.closed.blob for upload in journal.uploads()}
+
+
 @contextlib.contextmanager
 def _journal(folder: str) -> Iterator[Journal | None]:
     path = os.path.join(folder, DATABASE)
@@ -90,7 +99,7 @@ def _journal(folder: str) -> Iterator[Journal | None]:
 def _report(folder: str, journal: Journal) -> Report:
     def size_of(blob: str) -> int:
         with contextlib.suppress(OSError):
-            return os.path.getsize(os.path.join(folder, "dirty", os.path.basename(blob)))
+            return os.path.getsize(os.path.join(folder, DIRTY, os.path.basename(blob)))
         return 0
 
     try:
