@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from datetime import timedelta
 from typing import get_args
 
 from kvsfs.core import content_types
@@ -21,6 +23,9 @@ from kvsfs.store.protocol import Store
 from kvsfs.types import GeneralAccess, StoreInfo
 
 MIME_TYPE = b"user.mime_type"
+PUBLIC_URL = b"user.apify.public_url"
+"""A folder's takes parameters, as in `user.apify.public_url?expires=3600&limit=10`: seconds, and keys at a time."""
+
 _GENERAL_ACCESS: tuple[GeneralAccess, ...] = get_args(GeneralAccess)
 
 FileReader = Callable[[File], Awaitable[str | None]]
@@ -36,7 +41,7 @@ class Xattrs:
         self._of_file: dict[bytes, FileReader] = {
             MIME_TYPE: self._mime_type,
             b"user.apify.key": self._key,
-            b"user.apify.public_url": self._public_url,
+            PUBLIC_URL: self._public_url,
             b"user.apify.content_encoding": self._content_encoding,
             b"user.kvsfs.state": self._state,
         }
@@ -45,7 +50,9 @@ class Xattrs:
         """Give a value. ENODATA where there is none, EOPNOTSUPP outside `user.`."""
         _require_user(name)
         value: str | None = None
-        if isinstance(inode, File):
+        if isinstance(inode, Folder) and name.partition(b"?")[0] == PUBLIC_URL:
+            value = await self._url_of_folder(inode, name.partition(b"?")[2])
+        elif isinstance(inode, File):
             reader = self._of_file.get(name)
             value = await reader(inode) if reader is not None else None
         elif inode.parent is None:
@@ -94,6 +101,16 @@ class Xattrs:
     async def _public_url(self, file: File) -> str | None:
         return await self._store.record_public_url(file.key) if file.stored else None
 
+    async def _url_of_folder(self, folder: Folder, parameters: bytes) -> str:
+        """Give the URL that lists what is in a folder. EINVAL for parameters that there are not."""
+        wanted = _parameters(parameters)
+        seconds = wanted.get("expires")
+        return await self._store.keys_public_url(
+            prefix=folder.prefix or None,
+            limit=wanted.get("limit"),
+            expires_in=None if seconds is None else timedelta(seconds=seconds),
+        )
+
     async def _content_encoding(self, file: File) -> str | None:
         await self._versions.learn_type(file)
         return file.head.content_encoding if file.head is not None else None
@@ -136,6 +153,16 @@ class Xattrs:
             await self._store.update(name=text)
         else:
             await self._store.update(title=text)
+
+
+def _parameters(text: bytes) -> dict[str, int]:
+    found = {}
+    for parameter in filter(None, text.decode(errors="replace").split("&")):
+        name, _, value = parameter.partition("=")
+        if name not in ("expires", "limit") or not re.fullmatch("[0-9]{1,9}", value):
+            raise FileError(errno.EINVAL)
+        found[name] = int(value)
+    return found
 
 
 def _require_user(name: bytes) -> None:

@@ -229,3 +229,20 @@ def test_a_public_store_needs_no_token_and_takes_no_writes(
         with failing(errno.EACCES):
             (mounted.path / "f").unlink()
     assert store.content("f") == b"x"
+
+
+def test_only_the_owner_changes_a_store(
+    client: httpx.Client, sandbox: Sandbox, server: RunningServer
+) -> None:
+    store = StoreApi.create(client, f"hers-{secrets.token_hex(4)}")
+    give_access(store, "ANYONE_WITH_ID_CAN_READ")
+    for words in (
+        ["rename", store.id, "mine"],
+        ["access", store.id, "RESTRICTED"],
+        ["rm", store.id, "--yes"],
+    ):
+        ended = sandbox.kvsfs("stores", *words, "--api-url", server.url, token=ANN)
+        assert ended.returncode == ExitCode.NO_PERMISSION
+        assert ended.stderr.startswith("kvsfs: only who owns the store may do this (")
+    info = client.get(f"/v2/key-value-stores/{store.id}").json()["data"]
+    assert (info["generalAccess"], info["name"][:5]) == ("ANYONE_WITH_ID_CAN_READ", "hers-")
