@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -17,7 +18,15 @@ import pytest
 
 from kvsfs.errors import ExitCode
 from tests.support.fault_rules import fault
-from tests.support.mounting import Mounted, Sandbox, failing, mounted_store, wait_until
+from tests.support.mounting import (
+    COMMAND_SECONDS,
+    KVSFS,
+    Mounted,
+    Sandbox,
+    failing,
+    mounted_store,
+    wait_until,
+)
 from tests.support.serving import RunningServer, running_server
 from tests.support.store_api import StoreApi
 
@@ -213,3 +222,26 @@ def test_the_socket_is_for_the_user_alone_and_goes_with_the_mount(place: Place) 
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert list(folder.iterdir()) == []
+
+
+def test_watching_until_it_is_interrupted(place: Place) -> None:
+    with place.mounted() as mounted:
+        terminal, other_end = os.openpty()
+        process = subprocess.Popen(
+            [*KVSFS, "status", "--watch", str(mounted.path)],
+            env=place.sandbox.environment,
+            stdout=other_end,
+            stderr=subprocess.PIPE,
+        )
+        os.close(other_end)
+        assert process.stderr is not None
+        with process.stderr:
+            shown = b""
+            while shown.count(b"\x1b[2J") < 2:
+                shown += os.read(terminal, 4096)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(COMMAND_SECONDS) == 0
+            assert process.stderr.read() == b""
+        os.close(terminal)
+        assert shown.count(b"  left       nothing") >= 2
+        assert place.kvsfs("status", "--watch", "--json").returncode == ExitCode.USAGE
