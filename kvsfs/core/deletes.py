@@ -128,9 +128,13 @@ class DeferredDeletes:
         self._journal.removed(ghost.row)
         self._haunt(ghost)
 
-    def bury_stray(self, key: RecordKey, folder: Folder) -> None:
-        """Have a record deleted that may be there after an upload without an answer, under no file's key."""
+    def bury_stray(self, key: RecordKey, folder: Folder, sizes: tuple[int | None, ...] = ()) -> None:
+        """Have a record deleted that may be there after an upload without an answer, under no file's key.
+
+        `sizes`: what tells it from others' records, as in `Base.sent`.
+        """
         ghost = _nameless(key, folder)
+        ghost.base, ghost.late = replace(ghost.base, sent=sizes), bool(sizes)
         self._journal.removed(ghost.row)
         self._haunt(ghost)
 
@@ -346,13 +350,13 @@ class DeferredDeletes:
             log.warning("%s", error)
 
     async def _is_replaced(self, ghost: Ghost) -> bool:
-        """Tell whether somebody has written the record since it was removed here, as far as validators tell."""
-        head = await self._store.head_record(ghost.key)
-        return (
-            head is not None
-            and None not in (head.validator, ghost.validator)
-            and head.validator != ghost.validator
-        )
+        """Tell whether somebody has written the record since it was removed here, as far as headers tell."""
+        head, base = await self._store.head_record(ghost.key), ghost.base
+        if head is None or head.length in base.sent:
+            return False
+        if None not in (head.validator, base.validator):
+            return head.validator != base.validator
+        return bool(base.sent) and head.length not in (None, base.size)
 
 
 def _nameless(key: RecordKey, folder: Folder) -> Ghost:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
 
 import trio
 
@@ -18,7 +19,7 @@ from kvsfs.core.name_rules import NameRules
 from kvsfs.core.records import Records, require_name
 from kvsfs.core.tuning import Tuning
 from kvsfs.core.versions import Versions
-from kvsfs.errors import StoreError
+from kvsfs.errors import StoreError, StoreUnreachable
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordKey
 
@@ -120,7 +121,7 @@ class Renames:
             await self._learn_type_to_inherit(file, target or ghost)
             if target is not None:
                 await self._records.keep_for_readers(target)
-            sent = await self._send_or_keep(file, content, folder, component, key)
+            sent = await self._send_or_keep(file, content, folder, component, key, target or ghost)
             if sent is not None and file.in_store:
                 await self._delete_old(file, folder)
         except BaseException as error:
@@ -142,7 +143,13 @@ class Renames:
         file.temporary = self._rules.is_temporary(name)
 
     async def _send_or_keep(
-        self, file: File, content: Content, folder: Folder, component: bytes, key: RecordKey
+        self,
+        file: File,
+        content: Content,
+        folder: Folder,
+        component: bytes,
+        key: RecordKey,
+        replaced: File | Ghost | None,
     ) -> Sent | None:
         """Do what the store, or the disk, must have done before a file gets its new name; give what the store has."""
         name = names.display(component)
@@ -156,7 +163,11 @@ class Renames:
             return None
         if file.origin == key or not (file.in_store or content.closed) or self._waits(file, content):
             return None
-        return await self._records.send(file, content, key, component)
+        try:
+            return await self._records.send(file, content, key, component)
+        except (StoreUnreachable, trio.Cancelled):
+            self._note_unanswered(tuple(file.unanswered), folder, key, replaced)
+            raise
 
     def _move_sent(
         self, file: File, folder: Folder, component: bytes, target: File | Ghost | None, sent: Sent
@@ -168,6 +179,17 @@ class Renames:
         self._deletes.let_go(origin)
         self._records.filled(folder)
         self._records.attributes.note(file)
+
+    def _note_unanswered(
+        self, sizes: tuple[int | None, ...], folder: Folder, key: RecordKey, replaced: File | Ghost | None
+    ) -> None:
+        """Note that our bytes may be under the new key, for all we know, though no file gets it."""
+        if replaced is None:
+            self._deletes.bury_stray(key, folder, sizes)
+        elif isinstance(replaced, Ghost):
+            replaced.base = replace(replaced.base, sent=(*replaced.base.sent, *sizes))
+        else:
+            replaced.unanswered.update(sizes)
 
     def _waits(self, file: File, content: Content) -> bool:
         """Tell whether a file's upload comes later: somebody writes it just now, or it waits for its write-back."""

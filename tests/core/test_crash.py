@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from kvsfs.core.tuning import Tuning
 from kvsfs.errors import StoreUnreachable
 from kvsfs.types import ContentEncoding
-from tests.support.mounted import mounted, on_mock_clock
+from tests.support.mounted import Mounted, mounted, on_mock_clock
 
 WRITE_BACK = Tuning(write_back=1.0)
 
@@ -117,5 +117,55 @@ def test_a_folder_in_the_place_of_one_that_still_moves() -> None:
             assert await m.other.records() == {"a!2Ff": b"of b", "c!2Ff": b"of a"}
             await trio.sleep(60)
             assert await m.other.records() == {"a!2Ff": b"of b", "c!2Ff": b"of a"}
+
+    on_mock_clock(main)
+
+
+async def rename_unheard(m: Mounted) -> None:
+    m.hooks.lose_answer("set_record", StoreUnreachable("the network is down"))
+    with pytest.raises(StoreUnreachable):
+        await m.rename("f", "g")
+
+
+def test_a_rename_whose_answer_was_lost_leaves_no_record_under_the_new_name() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.write_file("f", b"of f")
+            await rename_unheard(m)
+            assert await m.other.records() == {"f": b"of f", "g": b"of f"}
+            assert await m.names() == ["f"]
+            await m.idle()
+            assert await m.other.records() == {"f": b"of f"}
+
+    on_mock_clock(main)
+
+
+def test_what_others_write_where_a_rename_may_have_come_to_stays() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.write_file("f", b"of f")
+            await rename_unheard(m)
+            await m.other.put("g", b"of another")
+            await m.idle()
+            assert await m.other.records() == {"f": b"of f", "g": b"of another"}
+            await trio.sleep(m.tuning.listing_ttl + 1)
+            assert sorted(await m.names()) == ["f", "g"]
+
+    on_mock_clock(main)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_file_where_a_rename_may_have_come_to_meets_no_conflict(*, there: bool) -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await m.write_file("f", b"of f")
+            if there:
+                await m.write_file("g", b"of g before")
+            await rename_unheard(m)
+            m.hooks.fail("set_record", StoreUnreachable("the network is down"))
+            with pytest.raises(StoreUnreachable):
+                await m.write_file("g", b"of g by now")
+            await m.idle()
+            assert await m.other.records() == {"f": b"of f", "g": b"of g by now"}
 
     on_mock_clock(main)
