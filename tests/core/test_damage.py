@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import trio
@@ -156,3 +158,22 @@ def test_checksums_tell_contents_apart(tmp_path: Path) -> None:
     found = [checksum(content) for content in (b"", b"\0", b"\1", large, large[:-1], large[::-1])]
     assert len(set(found)) == len(found)
     assert checksum(large) == found[3]
+
+
+def test_a_cache_folder_that_takes_no_changes_fails_no_upload_that_the_store_has_confirmed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            fh = await m.create("f")
+            await m.fs.write(fh, 0, b"bytes")
+            with patch("kvsfs.cache.blobs.os.rename", side_effect=OSError(errno.EROFS, "read-only")):
+                await m.fs.fsync(fh)
+            assert await m.state("f") == b"clean"
+            await m.fs.write(fh, 0, b"more!")
+            await m.close(fh)
+            assert await m.other.records() == {"f": b"more!"}
+            assert blobs_in(m, "dirty") == []
+        assert "read-only" in caplog.text
+
+    on_mock_clock(main)
