@@ -116,7 +116,7 @@ def _show_the_other(file: File, content: Content, head: RecordHead) -> None:
     file.validated_at = -math.inf
     file.changed_at = trio.current_time()
     file.failure, file.late = None, False
-    file.unanswered.clear()
+    file.unanswered = frozenset()
     content.superseded = True
 
 

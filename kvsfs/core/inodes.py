@@ -94,7 +94,7 @@ class File(Inode):
     """Why the last upload failed; None since the store took the newest bytes."""
     late: bool = False
     """Its bytes come later than their close said: others have had time to write the record."""
-    unanswered: set[int | None] = field(default_factory=set)
+    unanswered: frozenset[int | None] = frozenset()
     """Sizes of versions that were sent since the last answer, None for those sent compressed, whose size no headers
     tell: one of them may be what the store has."""
     missed_at: float = -math.inf
@@ -106,10 +106,28 @@ class File(Inode):
     """Keys of records that are gone here, and whose bytes it has."""
     move: Move | None = None
     """The rename of a folder that waits for it."""
-    uploading: trio.CancelScope = field(default_factory=trio.CancelScope)
-    """That of the upload under way: a removal does not wait for it."""
-    remote: trio.Lock = field(default_factory=trio.Lock)
-    """Held around everything that changes the record or decides which version `content` is."""
+    # Made when they are needed: of a million files that are only listed, these two would take 450 MB, and half of
+    # the time in which a listing makes its inodes.
+    _uploading: trio.CancelScope | None = None
+    _remote: trio.Lock | None = None
+
+    @property
+    def uploading(self) -> trio.CancelScope:
+        """That of the upload under way: a removal does not wait for it."""
+        if self._uploading is None:
+            self._uploading = trio.CancelScope()
+        return self._uploading
+
+    @uploading.setter
+    def uploading(self, scope: trio.CancelScope) -> None:
+        self._uploading = scope
+
+    @property
+    def remote(self) -> trio.Lock:
+        """Held around everything that changes the record or decides which version `content` is."""
+        if self._remote is None:
+            self._remote = trio.Lock()
+        return self._remote
 
     @property
     def record_key(self) -> RecordKey:
@@ -131,7 +149,7 @@ class File(Inode):
 
     def replaces(self, base: Base) -> None:
         """Take over what is known of the record under a key that is the file's own by now."""
-        self.stored, self.unanswered = base.stored, set(base.sent)
+        self.stored, self.unanswered = base.stored, frozenset(base.sent)
         if self.origin is not None:
             self.beneath = base
             return
@@ -423,9 +441,9 @@ class InodeTable:
             missed_at=-math.inf,
             inherits=[],
             move=None,
-            unanswered=set(),
-            uploading=trio.CancelScope(),
-            remote=trio.Lock(),
+            unanswered=frozenset(),
+            _uploading=None,
+            _remote=None,
         )
         self._by_number[older.number] = older
         file.number = self._take_number()

@@ -162,7 +162,7 @@ class Records:
             with content.frozen() as (blob, version):
                 content_type = _type_for_upload(file, blob, component)
                 async with self._compression.body(blob, content_type) as (body, encoding):
-                    file.unanswered.add(blob.size if encoding is None else None)
+                    file.unanswered |= {blob.size if encoding is None else None}
                     head = await self._store.set_record(
                         key, body, content_type=content_type, content_encoding=encoding
                     )
@@ -269,7 +269,7 @@ def _confirm(file: File, sent: Sent) -> None:
     sent.content.confirm(sent.version)
     now = trio.current_time()
     file.stored, file.failure, file.late = True, None, False
-    file.unanswered.clear()
+    file.unanswered = frozenset()
     file.changed_at = file.validated_at = now
     file.listed_size, file.length = sent.stored_size, sent.size
     file.head = sent.head

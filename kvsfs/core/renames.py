@@ -189,7 +189,7 @@ class Renames:
         elif isinstance(replaced, Ghost):
             replaced.base = replace(replaced.base, sent=(*replaced.base.sent, *sizes))
         else:
-            replaced.unanswered.update(sizes)
+            replaced.unanswered |= frozenset(sizes)
 
     def _waits(self, file: File, content: Content) -> bool:
         """Tell whether a file's upload comes later: somebody writes it just now, or it waits for its write-back."""

@@ -181,7 +181,7 @@ class Steering:
             file.move.finished(file)
         file.origin, file.failure, file.late, file.temporary = None, None, False, False
         file.inherits.clear()
-        file.unanswered.clear()
+        file.unanswered = frozenset()
         if file.content is not None:
             file.content.confirm(file.content.version)  # else they were set aside
             self._versions.drop(file)
