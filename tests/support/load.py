@@ -284,8 +284,8 @@ class History:
         self.pairs: list[tuple[str, str, Value]] = []
         """One of the two paths has this value."""
         self._former: dict[str, set[Value | None]] = {}
-        """What was in a path before it was removed. Until what comes in its place was closed, the store may have it:
-        so it never has neither."""
+        """What was in a path before. When it was removed, and until what comes in its place was closed, the store may
+        have that: so it never has neither."""
         self.acknowledged = 0
         self.failed = 0
 
@@ -309,16 +309,17 @@ class History:
             assert value is not None
             self.pairs.append((old, new, value))
         for path, value in effects.items():
-            self.possible.setdefault(path, {None}).add(value)
-            if value is not None:
-                self.possible[path] |= self._former.get(path, set())
+            possible = self.possible.setdefault(path, {None})
+            if value is not None and None in possible:
+                possible |= self._former.get(path, set())
+            possible.add(value)
 
     def _done(self, effects: Mapping[str, Value | None]) -> None:
         self.acknowledged += 1
         self._forget_pairs(effects)
         for path, value in effects.items():
             before, self.possible[path] = self.possible[path], {value}
-            self._former[path] = before if value is None else set()
+            self._former.setdefault(path, set()).update(before)
 
     def _forget_pairs(self, effects: Iterable[str]) -> None:
         self.pairs = [
