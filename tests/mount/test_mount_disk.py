@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,6 +135,34 @@ def test_a_full_disk_and_a_killed_daemon(mount: Mount, store: StoreApi, disk: Pa
     assert {name: stored[name] for name in acknowledged} == acknowledged
     assert {content for name, content in stored.items() if name not in acknowledged} <= {b""}
     assert dirty(disk) == {}
+
+
+def test_reading_lets_older_files_go(mount: Mount, store: StoreApi, disk: Path) -> None:
+    contents = {f"f{number}": os.urandom(3_000_000) for number in range(5)}
+    for name, content in contents.items():
+        store.put(name, content)
+    with mount(*on(disk), "--cache-size", "1GiB") as mounted:
+        for name, content in contents.items():
+            assert (mounted.path / name).read_bytes() == content
+
+
+def test_a_cache_folder_that_is_removed_under_the_mount(
+    mount: Mount, store: StoreApi, tmp_path: Path
+) -> None:
+    """EIO: that a file cannot be shown is not to look as if it were gone."""
+    store.put("old", b"old")
+    with mount(*on(tmp_path)) as mounted:
+        write(mounted.path / "stored", b"stored")
+        shutil.rmtree(tmp_path / "cache")
+        mounted.expect_log("open: .*No such file")
+        mounted.expect_log("create: .*No such file")
+        mounted.expect_log("cache could not be tidied")
+        with failing(errno.EIO):
+            (mounted.path / "old").read_bytes()
+        with failing(errno.EIO):
+            write(mounted.path / "new", b"new")
+        assert mounted.run("ls") == "old\nstored\n"
+    assert {key: store.content(key) for key in store.sizes()} == {"old": b"old", "stored": b"stored"}
 
 
 def test_a_read_only_cache_folder_is_told_in_one_line(
