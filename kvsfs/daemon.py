@@ -83,6 +83,9 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
         status = Status(
             _about(settings, mounted.info, cache, tuning), filesystem, mounted.client, mounted.meter
         )
+        if mounted.following is not None:
+            mounted.following.on_switch = status.moved
+            filesystem.follow(mounted.following)
         session = Session(filesystem, settings.mount_point, invalidation)
         presence = await _serve(session, settings, status, background, ready)
         left = await (_drain(filesystem, settings.drain_timeout) if status.drains else _hand_over(filesystem))

@@ -23,6 +23,7 @@ from kvsfs.metrics import StoreMeter
 from kvsfs.options import MountConfig
 from kvsfs.server.spawn import local_server
 from kvsfs.store.apify import ApifyStore, ApifyStoreCollection
+from kvsfs.store.following import FollowingStore
 from kvsfs.store.protocol import Store
 from kvsfs.store.retry import Deadlines
 from kvsfs.store.shared import SharedStore
@@ -45,6 +46,8 @@ class Opened:
     meter: StoreMeter
     read_only: bool = False
     """Whether nobody could write to it in this way."""
+    following: FollowingStore | None = None
+    """What `store` asks, where it may lead to another one."""
     longest_key: int = names.MAX_KEY_LENGTH
     """Characters that a key of `store` can have."""
 
@@ -182,10 +185,25 @@ async def _open(source: Source, api: _Api, *, create: bool) -> Opened:
         info = await api.stores.get_or_create(source.name)
     elif isinstance(source, RunSource):
         info = await _of_run(source, api.stores)
+        if source.is_last:
+            return _follow(source, info, api)
     else:
         info = await _named(source, api, create=create)
     store = api.stores.store(info.id)
     return Opened(store, info, f"{api.identity}:{info.id}", store, api.meter, read_only=not api.has_token)
+
+
+def _follow(source: RunSource, info: StoreInfo, api: _Api) -> Opened:
+    """Give a store that becomes that of each newer last run."""
+
+    async def resolve() -> StoreInfo | None:
+        return await api.stores.store_of_run(source.path, source.filters)
+
+    store = FollowingStore(resolve, api.stores.store, info)
+    filters = "&".join(f"{name}={value}" for name, value in sorted(source.filters.items()))
+    identity = f"{api.identity}:{source.path}?{filters}"
+    client = api.stores.store(info.id)
+    return Opened(store, info, identity, client, api.meter, read_only=True, following=store)
 
 
 async def _open_shared(source: SharedSource, api: _Api) -> Opened:

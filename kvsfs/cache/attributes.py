@@ -55,6 +55,7 @@ SELECT = f"SELECT {COLUMNS} FROM attributes WHERE key IN "  # noqa: S608 - our o
 PUT = f"INSERT OR REPLACE INTO attributes ({COLUMNS}) VALUES (?{', ?' * 10})"  # noqa: S608
 FORGET = "DELETE FROM attributes WHERE key = ? AND folder = ?"
 FORGET_BELOW = "DELETE FROM attributes WHERE key >= ? AND key < ?"
+FORGET_ALL = "DELETE FROM attributes"
 MOVE_BELOW = "UPDATE attributes SET key = ? || substr(key, ?) WHERE key >= ? AND key < ?"
 
 
@@ -103,6 +104,12 @@ class AttributeRows:
             del self._waiting[place]
         with self._going_on():
             self._connection.execute(FORGET_BELOW, _range(prefix))
+
+    def forget_all(self) -> None:
+        """Remove every row."""
+        self._waiting.clear()
+        with self._going_on():
+            self._connection.execute(FORGET_ALL)
 
     def move_below(self, prefix: str, to: str) -> None:
         """Give the rows of a folder and of all below it another prefix, in the place of what is there."""

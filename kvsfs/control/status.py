@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -50,6 +50,10 @@ class Status:
     def steering(self) -> Steering:
         """What steers the mount."""
         return self._filesystem.steering
+
+    def moved(self, info: StoreInfo) -> None:
+        """Note that the mount shows another store from here on."""
+        self.about = replace(self.about, info=info)
 
     def totals(self) -> Totals:
         """Count what is left to do. No checkpoint. Raises OSError."""

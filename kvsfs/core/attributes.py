@@ -76,6 +76,10 @@ class KeptAttributes:
         self._rows.forget(_place(inode))
         self._write_later()
 
+    def forget_all(self) -> None:
+        """Forget what was kept of the whole store."""
+        self._rows.forget_all()
+
     def moved_below(self, prefix: str, to: str) -> None:
         """Note that a folder has got another prefix, with all below it."""
         self._rows.move_below(prefix, to)

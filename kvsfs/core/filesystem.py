@@ -25,6 +25,7 @@ from kvsfs.core.compression import Compression
 from kvsfs.core.conflicts import Conflicts
 from kvsfs.core.content import Content
 from kvsfs.core.deletes import DeferredDeletes
+from kvsfs.core.following import Follower
 from kvsfs.core.handles import FileHandle, FolderHandle, HandleTable
 from kvsfs.core.heads import ENTRIES_AT_A_TIME, Heads
 from kvsfs.core.inodes import File, Folder, InodeTable, Ownership
@@ -49,6 +50,7 @@ from kvsfs.core.versions import Versions
 from kvsfs.core.xattrs import Xattrs
 from kvsfs.errors import FileError, RecordNotFound, StoreUnreachable
 from kvsfs.store.counting import CountingStore
+from kvsfs.store.following import FollowingStore
 from kvsfs.store.protocol import Store
 from kvsfs.types import StoreInfo
 
@@ -148,6 +150,7 @@ class FileSystem:
         if tuning.poll is not None:
             poller = Poller(counted, info, self.inodes, self._lister, self._versions)
             nursery.start_soon(poller.run, tuning.poll)
+        self._follower: Follower | None = None
         self.usage = Usage(store, info, self._background)
         self._files: HandleTable[FileHandle] = HandleTable()
         self._folders: HandleTable[FolderHandle] = HandleTable()
@@ -166,6 +169,15 @@ class FileSystem:
         nursery.start_soon(self._uploads.sweep, self._files)
         self.device: int | None = None
         """st_dev of the mount; None until mounted."""
+
+    def follow(self, store: FollowingStore) -> None:
+        """Change over whenever `store`, which is asked below, leads elsewhere. Only for a mount that is read-only."""
+        assert self._tuning.read_only
+        self._follower = Follower(
+            store, self.inodes, self._versions, self._attributes, self._tuning.revalidate
+        )
+        if self._tuning.poll is not None:
+            self._background.nursery.start_soon(self._follower.run, self._tuning.poll)
 
     # --- names ------------------------------------------------------------------------------------
 
@@ -196,6 +208,8 @@ class FileSystem:
         sizes that are to be exact.
         """
         handle = self._folders.get(fh)
+        if start == 0 and self._follower is not None:
+            await self._follower.follow()
         found: list[tuple[bytes, File | Folder, int]] = []
         while not found:
             entries = await self._lister.read(handle, start)
@@ -281,6 +295,8 @@ class FileSystem:
         ESTALE if no name leads to it any more, or the name leads to a newer version under another number: the
         kernel then looks the name up anew, and creates the file where O_CREAT says so.
         """
+        if self._follower is not None:
+            await self._follower.follow()
         file = self.inodes.file(number)
         if file.superseded:
             raise FileError(errno.ESTALE)

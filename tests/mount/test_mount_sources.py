@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import time
@@ -124,6 +125,66 @@ def test_the_store_of_the_last_run(mount_as: MountAs, client: httpx.Client, acto
         with mount_as(source) as mounted:
             assert os.getxattr(mounted.path, FROM_THE_STORE).decode() == expected.id
             assert (mounted.path / "OUTPUT").read_bytes() == expected.content("OUTPUT")
+
+
+@pytest.mark.parametrize("source", ["actor:joe/NAME?status=SUCCEEDED", "task:joe/NAME"])
+def test_a_newer_last_run_is_followed(
+    mount_as: MountAs, client: httpx.Client, actor: str, source: str, sandbox: Sandbox
+) -> None:
+    path = f"{'actors' if source.startswith('actor') else 'actor-tasks'}/joe~{actor}"
+    first = new_run(client, path, b"first")
+    first.put("only!2Fin!2Ffirst", b"x")
+    first.put("same", b"1234", "text/x-first")
+    with mount_as(source.replace("NAME", actor), JOE, "--revalidate", "0") as mounted:
+        output = mounted.path / "OUTPUT"
+        assert mounted.sh("ls; cat OUTPUT only/in/first; stat -c %s same").split() == [
+            *("OUTPUT", "only", "same", "firstx4")
+        ]
+        assert os.getxattr(mounted.path / "same", "user.mime_type") == b"text/x-first"
+        with output.open("rb") as held:
+            second = new_run(client, path, b"the second")
+            second.put("same", b"5678", "text/x-second")
+            assert output.read_bytes() == b"the second"
+            assert held.read() == b"first"
+        assert mounted.run("ls").split() == ["OUTPUT", "same"]
+        assert not (mounted.path / "only" / "in" / "first").exists()
+        assert (mounted.path / "same").read_bytes() == b"5678"
+        assert os.getxattr(mounted.path / "same", "user.mime_type") == b"text/x-second"
+        assert os.getxattr(mounted.path, FROM_THE_STORE).decode() == second.id
+        third = new_run(client, path, b"3")
+        assert mounted.run("ls").split() == ["OUTPUT"]
+        assert (mounted.run("stat", "-c", "%s", "OUTPUT"), output.read_bytes()) == ("1\n", b"3")
+        for store in (second, third):
+            assert f"a newer one: from here on its store is shown, {store.id}" in mounted.log_text()
+        with failing(errno.EROFS):
+            (mounted.path / "new").touch()
+        told = json.loads(sandbox.kvsfs("status", "--json", str(mounted.path)).stdout)
+        assert third.id in json.dumps(told)
+
+
+def test_an_older_last_run_is_shown_while_a_newer_one_has_no_store(
+    mount_as: MountAs, client: httpx.Client, actor: str
+) -> None:
+    first = new_run(client, f"actors/joe~{actor}", b"first")
+    with mount_as(f"actor:{actor}", JOE, "--revalidate", "0") as mounted:
+        assert mounted.run("cat", "OUTPUT") == "first"
+        new_run(client, f"actors/joe~{actor}", b"second").delete()
+        assert mounted.run("cat", "OUTPUT") == "first"
+        assert os.getxattr(mounted.path, FROM_THE_STORE).decode() == first.id
+
+
+def test_following_costs_one_request_in_the_time_of_a_revalidation(
+    mount_as: MountAs, client: httpx.Client, actor: str, server: RunningServer
+) -> None:
+    new_run(client, f"actors/joe~{actor}", b"first")
+    path = f"/v2/actors/~{actor}/runs/last/key-value-store"
+
+    def asked() -> int:
+        return len([request for request in server.requests() if request.path == path])
+
+    with mount_as(f"actor:{actor}", JOE, "--revalidate", "1h") as mounted:
+        mounted.sh("ls; cat OUTPUT; ls; cat OUTPUT; stat OUTPUT")
+        assert asked() == 2  # the mount's own, and that of the first listing
 
 
 def test_runs_that_are_not_there(refused: Callable[..., str], client: httpx.Client, actor: str) -> None:

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,10 +20,11 @@ import trio
 from kvsfs import errors
 from kvsfs.store.apify import ApifyStoreCollection
 from kvsfs.store.bodies import BytesBody, FileBody
+from kvsfs.store.following import FollowingStore
 from kvsfs.store.memory import MemoryStoreCollection
 from kvsfs.store.protocol import Store, StoreCollection
 from kvsfs.store.view import KeyGroup, ViewStore
-from kvsfs.types import ByteRange, ContentEncoding, RecordHead, RecordKey
+from kvsfs.types import ByteRange, ContentEncoding, RecordHead, RecordKey, StoreInfo
 from tests.support.running import run_async
 from tests.support.serving import RunningServer, running_server
 
@@ -78,10 +79,28 @@ class Views:
 PREFIX = "view!2F"
 
 
-@pytest.fixture(params=["memory", "server", "view"])
+class Followed(Views):
+    """Each store of another collection, as one that a path leads to."""
+
+    def store(self, store_id: str) -> Store:
+        now = datetime.now(UTC)
+
+        async def resolve() -> StoreInfo | None:
+            return None
+
+        return FollowingStore(resolve, self._stores.store, StoreInfo(store_id, now, now, now))
+
+
+VIEWS = {"view": Views, "followed": Followed}
+
+
+@pytest.fixture(params=["memory", "server", "view", "followed"])
 def subject(request: pytest.FixtureRequest) -> Subject:
-    if request.param == "view":
-        return Subject("view", lambda: viewed(authorized=True), lambda: viewed(authorized=False))
+    if request.param in VIEWS:
+        made = VIEWS[request.param]
+        return Subject(
+            request.param, lambda: viewed(made, authorized=True), lambda: viewed(made, authorized=False)
+        )
     if request.param == "memory":
         return Subject("memory", lambda: in_memory(authorized=True), lambda: in_memory(authorized=False))
     url = request.getfixturevalue("server").url
@@ -93,8 +112,8 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
 
 @asynccontextmanager
-async def viewed(*, authorized: bool) -> AsyncIterator[StoreCollection]:
-    yield Views(MemoryStoreCollection(username=USERNAME, authorized=authorized))
+async def viewed(made: type[Views], *, authorized: bool) -> AsyncIterator[StoreCollection]:
+    yield made(MemoryStoreCollection(username=USERNAME, authorized=authorized))
 
 
 @asynccontextmanager
