@@ -20,7 +20,7 @@ AHEAD_BYTES = 64 * 1024 * 1024
 pay for all of it, and no connection is held by a reader that pauses."""
 
 MAX_STREAMS = 4
-"""Streams of one file at a time; the client has 32 connections for all files."""
+"""Streams of one file at a time; the client has 64 connections for all files."""
 
 OPEN_ATTEMPTS = 3
 """Tries for a record that must be read whole before its length is known; one with a length resumes instead."""

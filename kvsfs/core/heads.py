@@ -28,7 +28,7 @@ from kvsfs.store.priority import in_foreground
 log = logging.getLogger(__name__)
 
 HEADS_AT_A_TIME = 16
-"""Of the client's 32 connections half stay for what is read and written: at 50 ms a request 320 names a second."""
+"""Of the client's 64 connections most stay for what is read and written: at 50 ms a request 320 names a second."""
 
 FETCHES_AT_A_TIME = 4
 """Records read whole because their headers do not tell their length: each can be large."""

@@ -24,7 +24,7 @@ T = TypeVar("T", File, Folder)
 
 FOLDERS_AT_A_TIME = 4
 FILES_AT_A_TIME = 16
-"""Requests side by side: of the client's 32 connections most stay for what somebody waits for."""
+"""Requests side by side: of the client's 64 connections most stay for what somebody waits for."""
 
 FOLDERS_A_ROUND = 100
 FILES_A_ROUND = 500

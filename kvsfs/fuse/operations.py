@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -30,6 +31,10 @@ BLOCK_BYTES = 4096
 IO_BYTES = 1024 * 1024
 """st_blksize: what cp and cat then read and write at a time."""
 
+requests: Counter[str] = Counter()
+"""What the kernel has asked so far, by handler, but for what it forgot: each costs 17 to 50 µs, whatever it does.
+One for the process, as pyfuse3's own state is."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 _Handler = Callable[P, Coroutine[Any, Any, R]]
@@ -40,16 +45,17 @@ def _total(handler: _Handler[P, R]) -> _Handler[P, R]:
 
     Cancellation passes through: it only comes when the whole daemon ends.
     """
+    name = getattr(handler, "__name__", "request")
 
     @functools.wraps(handler)
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        requests[name] += 1
         try:
             return await handler(*args, **kwargs)
         except pyfuse3.FUSEError:
             raise
         except Exception as error:
             number, level = errno_of(error)
-            name = getattr(handler, "__name__", "request")
             if level is None:
                 log.exception("%s failed unexpectedly", name)
             else:

@@ -17,7 +17,8 @@ from kvsfs.core.filesystem import FileSystem
 from kvsfs.errors import CommandError, ExitCode
 from kvsfs.fuse import mount_table
 from kvsfs.fuse.invalidation import Invalidation
-from kvsfs.fuse.operations import Operations
+from kvsfs.fuse.operations import Operations, requests
+from kvsfs.fuse.read_ahead import set_read_ahead
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +145,7 @@ class Session:
                 # In a thread: this very task's loop has to answer the stat.
                 status = await trio.to_thread.run_sync(os.stat, self._mount_point, abandon_on_cancel=True)
                 self._filesystem.device = status.st_dev
+                set_read_ahead(status.st_dev)
                 await answering()
 
             nursery.start_soon(announce)
@@ -165,4 +167,5 @@ class Session:
 
     def close(self) -> None:
         """Free the session; unmounts if it is still mounted."""
+        log.debug("the kernel asked: %s", dict(requests))
         pyfuse3.close(unmount=True)

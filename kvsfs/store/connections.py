@@ -7,10 +7,10 @@ from typing import Literal
 
 import trio
 
-MAX_CONNECTIONS = 32
+MAX_CONNECTIONS = 64
 """To one host. Servers, and what stands before them, rarely allow a client more than a hundred."""
 
-MAX_BODIES = 24
+MAX_BODIES = 48
 """Connections that bodies of records may hold, for as long as they take. The rest stays for what is over soon:
 `ls` and `rm` answer while 64 files of a gigabyte are being closed."""
 

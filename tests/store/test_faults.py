@@ -17,7 +17,7 @@ from kvsfs.metrics import StoreMeter
 from kvsfs.store import retry
 from kvsfs.store.apify import ApifyStore, ApifyStoreCollection
 from kvsfs.store.bodies import BytesBody
-from kvsfs.store.connections import MAX_BODIES, MAX_UPLOADS
+from kvsfs.store.connections import MAX_BODIES, MAX_CONNECTIONS, MAX_UPLOADS
 from kvsfs.store.retry import Deadlines
 from kvsfs.types import ByteRange, RecordHead, RecordKey
 from tests.support.fault_server import (
@@ -592,7 +592,7 @@ def test_more_calls_than_connections_wait_for_each_other() -> None:
 
     requests, connections = run_async(main)
     assert requests == 100
-    assert connections <= 32
+    assert connections <= MAX_CONNECTIONS
 
 
 def test_the_store_answers_while_more_uploads_run_than_may() -> None:
