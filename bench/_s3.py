@@ -22,6 +22,7 @@ from xml.sax.saxutils import escape
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -154,7 +155,10 @@ async def write(request: Request) -> Response:
     headers = {name: value for name, value in request.headers.items() if KEPT_HEADERS.match(name)}
     source = unquote(request.headers.get("x-amz-copy-source", "")).lstrip("/")
     if not source:
-        stored = Object(await request.body(), headers)
+        try:
+            stored = Object(await request.body(), headers)
+        except ClientDisconnect:  # a mount that is unmounted amid an upload
+            return Response(status_code=400)
         _bucket_of(request).put(request.path_params["key"], stored)
         return Response(headers={"ETag": stored.etag})
     name, _, key = source.partition("/")
