@@ -18,6 +18,7 @@ from kvsfs.core.fetching import OPEN_ATTEMPTS, Fetch
 from kvsfs.errors import ProtocolViolation, RecordChanged, RecordNotFound, StoreError, StoreUnreachable
 from kvsfs.store.apify import ApifyStoreCollection
 from kvsfs.store.protocol import RecordStream, Store
+from kvsfs.store.transport import READ_BYTES
 from kvsfs.types import ByteRange, RecordKey
 from tests.support.fault_server import answering, fault_server
 from tests.support.mounted import Mounted, mounted, on_mock_clock
@@ -531,5 +532,20 @@ def test_a_record_read_to_its_end_leaves_its_connection_to_the_next() -> None:
                 assert blob.pread(len(content), 0) == content
                 blob.release()
             assert (len(server.exchanges), server.connections) == (3, 1)
+
+    trio.run(main)
+
+
+def test_large_bodies_come_in_large_pieces() -> None:
+    async def main() -> None:
+        async with (
+            fault_server(answering(200, bytes(8 * 1024 * 1024))) as server,
+            ApifyStoreCollection(server.url) as stores,
+            stores.store("s").get_record(RecordKey("a")) as record,
+        ):
+            assert record is not None
+            sizes = [len(chunk) async for chunk in record.chunks()]
+            assert sum(sizes) == 8 * 1024 * 1024
+            assert 64 * 1024 < max(sizes) <= READ_BYTES
 
     trio.run(main)
