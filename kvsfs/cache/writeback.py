@@ -32,6 +32,8 @@ class _Waiting:
     running: trio.CancelScope | None = None
     changed: bool = False
     """Put again while it was running."""
+    awaited: bool = False
+    """`drain` waits for that, too."""
 
 
 @dataclass(slots=True, eq=False)
@@ -111,6 +113,8 @@ class WriteBack(Generic[T]):
         self._rounds.append(waited_for)
         try:
             for item in waited_for.left:
+                entry = self._waiting[item]
+                entry.awaited = entry.changed
                 self.hurry(item)
             while waited_for.left:
                 await self._changed.wait()
@@ -134,8 +138,11 @@ class WriteBack(Generic[T]):
         if self._waiting.get(item) is not entry:  # cancelled, and perhaps put anew since
             return
         if entry.changed:
-            entry.attempts = 0
+            awaited, entry.awaited, entry.attempts = entry.awaited, False, 0
+            entry.due = trio.current_time() if awaited else entry.due
             self._schedule(item, entry.due)
+            if awaited:
+                return
         elif settled:
             del self._waiting[item]
         else:

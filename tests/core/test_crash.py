@@ -169,3 +169,21 @@ def test_a_file_where_a_rename_may_have_come_to_meets_no_conflict(*, there: bool
             assert await m.other.records() == {"f": b"of f", "g": b"of g by now"}
 
     on_mock_clock(main)
+
+
+def test_the_end_of_a_mount_waits_for_what_was_closed_while_an_older_version_was_on_its_way() -> None:
+    async def main() -> None:
+        async with mounted(tuning=WRITE_BACK) as m:
+            await m.write_file("f", b"older")
+            gate = m.hooks.hold("set_record")
+            await trio.sleep(1.1)
+            await gate.reached.wait()
+            await m.write_file("f", b"newest")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(m.fs.drain)
+                await wait_all_tasks_blocked()
+                gate.open()
+            assert m.fs.left() == []
+            assert await m.other.records() == {"f": b"newest"}
+
+    on_mock_clock(main)

@@ -1,4 +1,4 @@
-"""The fault matrix with `--write-back`: every close returns 0, what strikes its upload heals or is told. Nothing is lost.
+"""The fault matrix with `--write-back`: closes return 0, what strikes an upload heals or is told, nothing is lost.
 
 All files are struck at once, each by a fault of its own. Then the faults are lifted and the mount ends; what does not
 heal by itself is there at the next one, and goes when it is asked for.
