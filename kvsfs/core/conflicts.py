@@ -43,6 +43,8 @@ class Conflicts:
         if not asks or file.origin is not None:
             return None
         head = await self._store.head_record(file.key)
+        if head is None and not file.unanswered:
+            file.stored = False
         if head is None or not (content.superseded or _is_anothers(file, head)):
             return None
         return head
@@ -105,6 +107,8 @@ def _is_anothers(file: File, head: RecordHead) -> bool:
         return True  # there was none
     if file.head is not None and None not in (file.head.validator, head.validator):
         return file.head.validator != head.validator
+    if file.head is None and not file.listed_size:
+        return head.length != 0  # there was none, or an empty one
     return head.length is not None and head.content_encoding is None and head.length != file.listed_size
 
 

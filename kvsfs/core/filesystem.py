@@ -532,15 +532,10 @@ class FileSystem:
     def left(self) -> list[str]:
         """Tell, for people, what the store does not have yet: the next mount goes on.
 
-        What was never closed, and is not all here, is set aside. No checkpoint.
+        What was never closed is set aside. No checkpoint.
         """
         left = []
         for file, content in self._unstored():
-            if (
-                content.complete
-            ):  # the end is the release of every handle, also of those that had no time to wait
-                with suppress(OSError):
-                    self._records.keep(file, content)
             if content.closed:
                 left.append(f"{file.key} (not uploaded: {file.failure or 'no time'})")
             else:

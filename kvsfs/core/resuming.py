@@ -71,6 +71,7 @@ class Resumption:
         file.content = self._versions.resumed(blob, upload.row, upload.checksum)
         file.content_type, file.type_guessed = closed.content_type, closed.type_guessed
         file.replaces(closed.base)
+        file.stored = True  # for all we know: an upload may have been under way when the earlier mount ended
         file.mtime_ns = file.ctime_ns = closed.mtime_ns
         file.mode, file.uid, file.gid = stat.S_IFREG | closed.mode, closed.uid, closed.gid
         file.late = True

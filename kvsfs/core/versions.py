@@ -186,6 +186,9 @@ class Versions:
         log.error(DAMAGED, file.key, path)
         if file.content is content:
             file.content, file.length, file.validated_at = None, None, -math.inf
+            file.changed_at = -math.inf
+            if file.parent is not None:
+                file.parent.listing = None  # the next one tells whether there is a record
         self._kernel.pages_changed(file.number)
         if not file.in_store:
             self.vanished(file)

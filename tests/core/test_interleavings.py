@@ -321,6 +321,24 @@ def test_a_closed_version_is_not_given_up_for_a_newer_one_that_nobody_closed() -
     on_mock_clock(main)
 
 
+def test_a_file_removed_by_the_mount_after_a_kill_does_not_come_back() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            gate = m.hooks.hold_answer("set_record", "f")
+            fh = await m.create("f")
+            await m.fs.write(fh, 0, b"bytes")
+            m.nursery.start_soon(m.fs.flush, fh)
+            await gate.reached.wait()
+            held = m.hooks.hold("head_record", "f")
+            await m.remount()
+            await held.reached.wait()
+            await m.unlink("f")
+            await m.idle()
+            assert await m.other.records() == {}
+
+    on_mock_clock(main)
+
+
 def test_a_mount_to_read_sends_nothing_of_what_an_earlier_one_left() -> None:
     async def main() -> None:
         async with mounted(tuning=WRITE_BACK) as m:
