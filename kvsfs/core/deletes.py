@@ -151,6 +151,8 @@ class DeferredDeletes:
         """Take up what an earlier mount left. No checkpoint."""
         ghost.late = True
         self._ghosts[ghost.key] = ghost
+        if ghost.heir is not None:
+            ghost.heir.inherits.append(ghost.key)
         if not ghost.moving:
             self._wait(ghost)
 

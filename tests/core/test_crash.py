@@ -187,3 +187,31 @@ def test_the_end_of_a_mount_waits_for_what_was_closed_while_an_older_version_was
             assert await m.other.records() == {"f": b"newest"}
 
     on_mock_clock(main)
+
+
+@pytest.mark.parametrize("dirty", [True, False])
+def test_two_crashes_amid_a_rename_bring_no_older_version_back(*, dirty: bool) -> None:
+    """The second one comes when the new name is stored, and the old one is not deleted yet."""
+
+    async def main() -> None:
+        async with mounted(tuning=WRITE_BACK) as m:
+            await m.other.put("f", b"before")
+            if dirty:
+                await m.write_file("f", b"newest")
+            else:
+                m.hooks.hold("set_record")
+            await m.rename("f", "g")
+            await m.end()
+            m.hooks.clear()
+            gate = m.hooks.hold("delete_record")
+            await m.mount(m.blobs.path)
+            await gate.reached.wait()
+            assert (await m.other.records())["g"] == (b"newest" if dirty else b"before")
+            await m.end()
+            await m.other.put("g", b"of another")
+            m.hooks.clear()
+            await m.mount(m.blobs.path)
+            await m.idle()
+            assert await m.other.records() == {"g": b"of another"}
+
+    on_mock_clock(main)
