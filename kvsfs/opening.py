@@ -63,9 +63,18 @@ class _Api:
 
 
 @asynccontextmanager
-async def opened(settings: MountConfig) -> AsyncIterator[Opened]:
-    """Open the store of a mount; leaving the context closes its connections. Raises CommandError."""
+async def opened(settings: MountConfig, *, make_local: bool = True) -> AsyncIterator[Opened]:
+    """Open the store of a mount; leaving the context closes its connections. Raises CommandError.
+
+    `make_local`: a store of this machine is made where there is none.
+    """
     source, prefix = parse_source(settings.source), key_prefix(settings.prefix or "")
+    if isinstance(source, LocalSource) and not make_local:
+        source = replace(source, made=False)
+    if settings.create and not isinstance(source, RemoteSource | LocalSource):
+        raise CommandError(
+            ExitCode.USAGE, "--create makes a store by its name: give name, ~name or user/name"
+        )
     async with _api_of(source, settings) as api:
         with explained(api.stores.api.base_url):
             found = await _open(source, api, create=settings.create)
@@ -181,8 +190,10 @@ def _group(found: Opened, collection: str) -> KeyGroup:
 async def _open(source: Source, api: _Api, *, create: bool) -> Opened:
     if isinstance(source, SharedSource):
         return await _open_shared(source, api)
-    if isinstance(source, LocalSource):
+    if isinstance(source, LocalSource) and source.made:
         info = await api.stores.get_or_create(source.name)
+    elif isinstance(source, LocalSource):
+        info = await _named(RemoteSource(f"~{source.name}"), api, create=False)
     elif isinstance(source, RunSource):
         info = await _of_run(source, api.stores)
         if source.is_last:

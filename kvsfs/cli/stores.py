@@ -165,7 +165,7 @@ def _change(
     from kvsfs.opening import explained, opened
 
     async def changed() -> StoreInfo:
-        async with opened(configured) as found:
+        async with opened(configured, make_local=False) as found:
             with explained(configured.api_url), _of_owner():
                 if delete:
                     await found.client.delete()

@@ -15,7 +15,7 @@ from kvsfs.errors import CommandError, ExitCode
 ATTRIBUTE = "user.apify.public_url"
 
 _WHY = {
-    errno.EACCES: "the mount's token may not read the store",
+    errno.EACCES: "the mount may not make one: it needs the token of somebody who may write to the store",
     errno.ENODATA: "it is not in a mount of kvsfs, or not uploaded yet",
     errno.EOPNOTSUPP: "it is not in a mount of kvsfs",
     errno.ESTALE: "its store does not exist any more",

@@ -62,9 +62,11 @@ class SharedSource:
 
 @dataclass(frozen=True, slots=True)
 class LocalSource:
-    """A store of the embedded server, by name; made when it is missing."""
+    """A store of the embedded server, by name."""
 
     name: str
+    made: bool = True
+    """Whether it is made when it is missing."""
 
 
 Source = RemoteSource | RunSource | SharedSource | LocalSource

@@ -224,6 +224,7 @@ def test_what_is_refused(
     assert "user/name" in refused(ExitCode.INVALID_SOURCE, "stores", "info", "a b")
     assert "token" in refused(ExitCode.NO_TOKEN, "stores", "ls", by=None)
     refused(ExitCode.TOKEN_REFUSED, "stores", "ls", by="unknown")
+    assert "there is no store typo" in refused(ExitCode.NO_SUCH_STORE, "stores", "info", "local:typo")
     (tmp_path / "schema").write_text("{")
     assert "is not JSON" in refused(ExitCode.USAGE, "stores", "create", "--schema", tmp_path / "schema")
     assert "not in a mount of kvsfs" in refused(ExitCode.NOT_MOUNTED, "url", tmp_path)

@@ -239,6 +239,18 @@ def test_a_signed_url_is_read_without_a_token_and_seen_by_nobody(
     assert b"signature=" not in everything_written(sandbox).replace(b"signature=***", b"")
 
 
+def test_a_signed_url_of_a_part(mount_as: MountAs, client: httpx.Client) -> None:
+    store = StoreApi.create(client)
+    for key in ("img!2Fa.png", "img!2Fsub!2Fb.png", "other"):
+        store.put(key, key.encode())
+    with mount_as(f"{keys_url(store)}&prefix=img%212F&limit=1", None) as mounted:
+        assert mounted.sh("find . -type f | sort").split() == ["./a.png", "./sub/b.png"]
+        assert mounted.run("cat", "sub/b.png") == "img!2Fsub!2Fb.png"
+        ended = mounted.attempt("getfattr", "-n", "user.apify.public_url?expires=60", ".")
+        mounted.expect_log("can be made by those only who may write to the store")
+        assert "Permission denied" in ended.stderr
+
+
 def test_signatures_that_open_nothing(refused: Callable[..., str], client: httpx.Client) -> None:
     store, other = StoreApi.create(client), StoreApi.create(client)
     url = keys_url(store, 1_700_000_000_000)

@@ -131,4 +131,6 @@ def test_a_store_is_made_when_it_is_missing(sandbox: Sandbox, server: RunningSer
     sandbox.kvsfs("umount", str(path))
     assert "as joe you cannot make one for ann" in refused(ExitCode.NO_PERMISSION, "--create", "ann/hers")
     assert "--create needs a name" in refused(ExitCode.NO_SUCH_STORE, "--create", "A" * 17)
+    told = refused(ExitCode.USAGE, "--create", "actor:joe/scraper")
+    assert "--create makes a store by its name" in told
     assert "--prefix x!2F: " in refused(ExitCode.USAGE, "--prefix", "x!2F", name)
