@@ -12,6 +12,7 @@ import math
 import os
 import stat
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -47,6 +48,7 @@ from kvsfs.core.unstored import Unstored
 from kvsfs.core.uploads import Uploads
 from kvsfs.core.usage import CacheUsage, Opened, Usage
 from kvsfs.core.versions import Versions
+from kvsfs.core.warming import Warmth, warm
 from kvsfs.core.xattrs import Xattrs
 from kvsfs.errors import FileError, RecordNotFound, StoreUnreachable
 from kvsfs.store.counting import CountingStore
@@ -500,6 +502,12 @@ class FileSystem:
         self._attributes.forget(folder)
         self.inodes.detach(folder)
         self._check_emptied(parent_folder)
+
+    # --- the cache --------------------------------------------------------------------------------
+
+    async def warm(self, folder: Folder, tell: Callable[[Warmth], None]) -> None:
+        """Have all files below a folder in the cache; `tell` hears of each. Raises as `warming.warm` does."""
+        await warm(self._lister, self._versions, folder, tell, largest=self._tuning.cache_bytes)
 
     # --- the end ----------------------------------------------------------------------------------
 
