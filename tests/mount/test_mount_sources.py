@@ -251,6 +251,27 @@ def test_a_signed_url_of_a_part(mount_as: MountAs, client: httpx.Client) -> None
         assert "Permission denied" in ended.stderr
 
 
+def test_a_signed_url_in_a_configuration_file(
+    client: httpx.Client, sandbox: Sandbox, server: RunningServer
+) -> None:
+    """It is never typed, and shown by no command."""
+    store = StoreApi.create(client)
+    store.put("f", b"x")
+    url = keys_url(store)
+    file = sandbox.folder / "config_home" / "kvsfs" / "config.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"[mounts.shared]\nsource = '{url}'\n")
+    shown = sandbox.kvsfs("config", "show", "shared").stdout
+    assert url.partition("?")[0] in shown
+    assert "signature" not in shown
+    with mounted_store(sandbox, "shared", token=None, server=server, background=True) as mounted:
+        assert mounted.run("cat", "f") == "x"
+        assert b"signature" not in arguments_of(mounted.pid)
+        told = sandbox.kvsfs("status", "--json", str(mounted.path)).stdout
+        assert url.partition("?")[0] in told
+        assert "signature" not in told
+
+
 def test_signatures_that_open_nothing(refused: Callable[..., str], client: httpx.Client) -> None:
     store, other = StoreApi.create(client), StoreApi.create(client)
     url = keys_url(store, 1_700_000_000_000)
