@@ -19,7 +19,7 @@ import trio
 
 from kvsfs.cache.attributes import AttributeRows
 from kvsfs.cache.folder import CacheFolder
-from kvsfs.core import descriptors, names
+from kvsfs.core import names
 from kvsfs.core.attributes import KeptAttributes
 from kvsfs.core.background import Background
 from kvsfs.core.compression import Compression
@@ -27,7 +27,7 @@ from kvsfs.core.conflicts import Conflicts
 from kvsfs.core.content import Content
 from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.following import Follower
-from kvsfs.core.handles import FileHandle, FolderHandle, HandleTable
+from kvsfs.core.handles import FolderHandle, HandleTable
 from kvsfs.core.heads import ENTRIES_AT_A_TIME, Heads
 from kvsfs.core.inodes import File, Folder, InodeTable, Ownership
 from kvsfs.core.kernel import KernelCaches
@@ -36,6 +36,7 @@ from kvsfs.core.local_only import LocalOnly
 from kvsfs.core.markers import Markers
 from kvsfs.core.moves import Moves
 from kvsfs.core.name_rules import NameRules
+from kvsfs.core.open_files import OpenFiles
 from kvsfs.core.polling import Poller
 from kvsfs.core.prefetch import Prefetch
 from kvsfs.core.records import Records
@@ -50,15 +51,11 @@ from kvsfs.core.usage import CacheUsage, Opened, Usage
 from kvsfs.core.versions import Versions
 from kvsfs.core.warming import Warmth, warm
 from kvsfs.core.xattrs import Xattrs
-from kvsfs.errors import FileError, RecordNotFound, StoreUnreachable
+from kvsfs.errors import FileError, StoreUnreachable
 from kvsfs.store.counting import CountingStore
 from kvsfs.store.following import FollowingStore
 from kvsfs.store.protocol import Store
 from kvsfs.types import StoreInfo
-
-RETRY_SECONDS = 1.0
-"""After ESTALE the kernel looks the name up and opens it again at once: microseconds, on a busy machine more."""
-
 
 MARKERS_SECONDS = 5.0
 """For the markers of folders that are empty and new when a mount ends without waiting for uploads."""
@@ -154,9 +151,12 @@ class FileSystem:
             nursery.start_soon(poller.run, tuning.poll)
         self._follower: Follower | None = None
         self.usage = Usage(store, info, self._background)
-        self._files: HandleTable[FileHandle] = HandleTable()
+        self._opened = Opened()
+        self.files = OpenFiles(
+            self.inodes, self._versions, self._uploads, self._prefetch, self._background, self._opened
+        )
         self._folders: HandleTable[FolderHandle] = HandleTable()
-        self.unstored = Unstored(self.inodes, cache.journal, self._uploads, self._deletes, self._files)
+        self.unstored = Unstored(self.inodes, cache.journal, self._uploads, self._deletes, self.files.handles)
         self.steering = Steering(
             store,
             self.inodes,
@@ -167,10 +167,7 @@ class FileSystem:
             self.unstored,
             self._check_emptied,
         )
-        self._opened = Opened()
-        nursery.start_soon(self._uploads.sweep, self._files)
-        self.device: int | None = None
-        """st_dev of the mount; None until mounted."""
+        nursery.start_soon(self._uploads.sweep, self.files.handles)
 
     def follow(self, store: FollowingStore) -> None:
         """Change over whenever `store`, which is asked below, leads elsewhere. Only for a mount that is read-only."""
@@ -250,7 +247,7 @@ class FileSystem:
         if changes.size is not None:
             if isinstance(inode, Folder):
                 raise FileError(errno.EISDIR)
-            await self._set_size(inode, changes.size, fh)
+            await self.files.set_size(inode, changes.size, fh)
         if changes.mode is not None:
             inode.mode = stat.S_IFMT(inode.mode) | stat.S_IMODE(changes.mode)
         inode.uid = inode.uid if changes.uid is None else changes.uid
@@ -261,23 +258,6 @@ class FileSystem:
             self._records.describe(inode)
         self._attributes.note(inode)
         return inode
-
-    async def _set_size(self, file: File, size: int, fh: int | None) -> None:
-        if fh is not None:
-            handle = self._files.get(fh)
-            await handle.content.truncate(size, file.key)
-            self._written(handle)
-            return
-        if size == 0:
-            self._prefetch.forget(file)
-        content = await self._acquire(file, truncate=size == 0)
-        try:
-            await content.truncate(size, file.key)
-            self._versions.make_current(file, content)
-            file.touch()
-            await self._uploads.close(file, content)
-        finally:
-            self._versions.release(file, content)
 
     async def setxattr(self, number: int, name: bytes, value: bytes) -> None:
         """Change an extended attribute."""
@@ -304,34 +284,7 @@ class FileSystem:
             raise FileError(errno.ESTALE)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             self._require_writable()
-        truncate = bool(flags & os.O_TRUNC)
-        if truncate:
-            self._prefetch.forget(file)
-        elif flags & os.O_ACCMODE == os.O_RDONLY:
-            self._prefetch.opened(file)
-        content = await self._acquire(file, truncate=truncate)
-        self._part_from_older(file, content)
-        if file.number != number:
-            self._background.start(self._hold_for_retry, file, content)
-            raise FileError(errno.ESTALE)
-        writes = truncate or flags & os.O_ACCMODE != os.O_RDONLY
-        opener = (
-            descriptors.thread_group(pid) if writes else None
-        )  # 30 µs, and only a dirty handle's flush asks
-        handle = FileHandle(file, content, flags, opener)
-        file.handles += 1
-        if truncate:
-            try:
-                await content.truncate(0, file.key)
-            except BaseException:
-                self._close(handle)
-                raise
-            self._written(handle)
-        if self._is_open_on_another_version(handle):
-            return OpenFile(self._files.add(handle), keep_pages=True, direct=True)
-        keep_pages = file.kernel_content is content
-        file.kernel_content = content
-        return OpenFile(self._files.add(handle), keep_pages)
+        return await self.files.open(file, flags, pid)
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, pid: int
@@ -372,51 +325,8 @@ class FileSystem:
         file.changed_at = math.inf
         file.touch()
         file.atime_ns = file.mtime_ns
-        handle = FileHandle(file, content, flags, descriptors.thread_group(pid))
-        handle.mark_written()
-        file.handles += 1
-        file.kernel_content = content
         self._attributes.note(file)
-        return file, OpenFile(self._files.add(handle), keep_pages=True)
-
-    async def read(self, fh: int, offset: int, length: int) -> bytes:
-        """Read; shorter than asked only at the end of the file. Waits only for bytes that are missing."""
-        return await self._files.get(fh).content.read(length, offset)
-
-    async def write(self, fh: int, offset: int, data: bytes) -> None:
-        """Write all of `data`, to the cache file."""
-        handle = self._files.get(fh)
-        if handle.appends:
-            await handle.content.append(data, handle.file.key)
-        else:
-            await handle.content.write(data, offset, handle.file.key)
-        self._written(handle)
-
-    async def flush(self, fh: int) -> None:
-        """One descriptor was closed: upload, if it was the last to write by of the process that opened the handle.
-
-        Where that process goes on by another handle, that one's close answers for these bytes as well.
-        """
-        handle = self._files.get(fh)
-        if not handle.dirty:
-            return
-        if not self._opener_goes_on(handle):
-            await self._uploads.close(handle.file, handle.content)
-        elif handle.file.handles > 1:
-            for other in self._files:
-                other.answer_for(handle)
-
-    async def fsync(self, fh: int) -> None:
-        """Upload what the handle's file has that the store has not."""
-        handle = self._files.get(fh)
-        await self._uploads.close(handle.file, handle.content)
-
-    async def release(self, fh: int) -> None:
-        """Close a handle; what is still dirty is uploaded in the background. No checkpoint."""
-        handle = self._files.remove(fh)
-        if handle.dirty and not handle.file.removed:
-            self._uploads.released(handle.file, handle.content)
-        self._close(handle)
+        return file, self.files.made(file, content, flags, pid)
 
     # --- names that change ------------------------------------------------------------------------
 
@@ -567,7 +477,7 @@ class FileSystem:
 
     def _unstored(self) -> list[tuple[File, Content]]:
         """All contents with bytes that the store lacks: those of files, and older ones that handles wrote to."""
-        users = {handle.content: handle.file for handle in self._files}
+        users = {handle.content: handle.file for handle in self.files.handles}
         users |= {file.content: file for file in self.inodes.files() if file.content is not None}
         return [(file, content) for content, file in users.items() if content.dirty and not file.removed]
 
@@ -575,8 +485,8 @@ class FileSystem:
         """For tests."""
         self.inodes.check_invariants()
         self._versions.check_invariants()
-        handles = Counter(handle.file for handle in self._files)
-        users = Counter(handle.content for handle in self._files)
+        handles = Counter(handle.file for handle in self.files.handles)
+        users = Counter(handle.content for handle in self.files.handles)
         for content, count in users.items():
             content.check_invariants()
             assert content.users >= count
@@ -586,72 +496,6 @@ class FileSystem:
                 assert self._blobs.is_dirty(file.content.blob)
 
     # --- shared -----------------------------------------------------------------------------------
-
-    async def _acquire(self, file: File, *, truncate: bool) -> Content:
-        if truncate:
-            return self._versions.acquire_empty(file)
-        before, current = file.content, self._versions.is_current(file)
-        try:
-            content = await self._versions.acquire(file)
-        except RecordNotFound:
-            if file.removed:
-                raise FileError(errno.ESTALE) from None
-            raise
-        self._opened.count(current=current, same=content is before)
-        if file.removed and not file.handles:  # by a listing, meanwhile
-            self._versions.release(file, content)
-            raise FileError(errno.ESTALE)
-        return content
-
-    async def _hold_for_retry(self, file: File, content: Content) -> None:
-        """Let the fetch of a version go on until the kernel asks for it by its new number."""
-        try:
-            await trio.sleep(RETRY_SECONDS)
-        finally:
-            self._versions.release(file, content)
-
-    def _part_from_older(self, file: File, content: Content) -> None:
-        """Leave the inode to those who read an older version of the record, and take a new one.
-
-        Pages and size belong to the inode: with the size of a newer version that is shorter, the kernel would cut
-        their reads, and kill who has the rest mapped (SIGBUS). Not from writers: what they write is to be
-        the newest version.
-        """
-        others = [handle for handle in self._files if handle.file is file]
-        if not others or len(others) < file.handles:
-            return
-        if any(h.writes or h.content.dirty or h.content is content for h in others):
-            return
-        older = self.inodes.part(file)
-        older.content = others[0].content
-        for handle in others:
-            handle.file = older
-
-    def _is_open_on_another_version(self, handle: FileHandle) -> bool:
-        """Tell whether the kernel's pages, which belong to the inode, are of another version than this handle.
-
-        Such a handle does without them (direct I/O, and so no shared mmap): it is rare, since only writers share
-        their inode with a newer version, and the other way out is to mix old and new bytes.
-        """
-        file, content = handle.file, handle.content
-        return file.handles > 1 and any(h.file is file and h.content is not content for h in self._files)
-
-    def _written(self, handle: FileHandle) -> None:
-        handle.mark_written()
-        self._versions.make_current(handle.file, handle.content)
-        handle.file.touch()
-
-    def _close(self, handle: FileHandle) -> None:
-        handle.file.handles -= 1
-        self._versions.release(handle.file, handle.content)
-        if not handle.file.handles:
-            self._versions.closed(handle.file)
-        self.inodes.drop_unused(handle.file)
-
-    def _opener_goes_on(self, handle: FileHandle) -> bool:
-        if handle.opener is None or self.device is None:
-            return False
-        return descriptors.holds_open_to_write(handle.opener, handle.file.number, self.device)
 
     def _new_component(self, folder: Folder, name: bytes) -> bytes:
         """Give the component for a new name. EINVAL for what is reserved, EEXIST for what is there."""

@@ -129,24 +129,24 @@ class Operations(pyfuse3.Operations):
 
     @_total
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        return await self._fs.read(fh, off, size)
+        return await self._fs.files.read(fh, off, size)
 
     @_total
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
-        await self._fs.write(fh, off, buf)
+        await self._fs.files.write(fh, off, buf)
         return len(buf)
 
     @_total
     async def flush(self, fh: FileHandleT) -> None:
-        await self._fs.flush(fh)
+        await self._fs.files.flush(fh)
 
     @_total
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:  # noqa: FBT001 - pyfuse3's signature
-        await self._fs.fsync(fh)
+        await self._fs.files.fsync(fh)
 
     @_total
     async def release(self, fh: FileHandleT) -> None:
-        await self._fs.release(fh)
+        await self._fs.files.release(fh)
 
     @_total
     async def opendir(self, inode: InodeT, ctx: pyfuse3.RequestContext) -> FileHandleT:
@@ -260,7 +260,7 @@ class Operations(pyfuse3.Operations):
         flags = FlagT(os.O_WRONLY | os.O_EXCL)  # GNU tar makes files so, to set attributes before the bytes
         file, opened = await self._fs.create(parent_inode, name, mode & ~ctx.umask, flags, ctx.pid)
         file.uid, file.gid = ctx.uid, ctx.gid
-        await self._fs.release(opened.fh)
+        await self._fs.files.release(opened.fh)
         return self._entry(file)
 
     def _entry(self, inode: File | Folder) -> EntryAttributes:

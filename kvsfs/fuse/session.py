@@ -144,7 +144,7 @@ class Session:
             async def announce() -> None:
                 # In a thread: this very task's loop has to answer the stat.
                 status = await trio.to_thread.run_sync(os.stat, self._mount_point, abandon_on_cancel=True)
-                self._filesystem.device = status.st_dev
+                self._filesystem.files.device = status.st_dev
                 set_read_ahead(status.st_dev)
                 await answering()
 

@@ -71,7 +71,7 @@ def test_what_is_set_before_the_upload_is_kept_by_it() -> None:
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("f")
-            await m.fs.write(fh, 0, b"bytes")
+            await m.fs.files.write(fh, 0, b"bytes")
             await set_attributes(m, "f")
             await m.close(fh)
             await m.remount()
@@ -88,7 +88,7 @@ def test_what_is_set_on_bytes_that_the_store_never_got_is_not_kept() -> None:
             await m.write_file("f", b"old")
             before = (await m.file("f")).mtime_ns
             fh = await m.open("f", 2)
-            await m.fs.write(fh, 0, b"new")
+            await m.fs.files.write(fh, 0, b"new")
             await set_attributes(m, "f")
             await m.remount()
             file = await m.file("f")

@@ -124,7 +124,7 @@ def test_an_append_to_a_compressed_record_keeps_both() -> None:
             await m.write_file("log.txt", TEXT)
             await m.remount()
             fh = await m.open("log.txt", os.O_WRONLY | os.O_APPEND)
-            await m.fs.write(fh, 0, TEXT)
+            await m.fs.files.write(fh, 0, TEXT)
             await m.close(fh)
             assert await m.other.records() == {"log.txt": TEXT + TEXT}
             assert (await m.file("log.txt")).length == 2 * len(TEXT)
@@ -171,7 +171,7 @@ def test_a_full_disk_is_no_reason_not_to_upload(monkeypatch: pytest.MonkeyPatch)
     async def main() -> None:
         async with mounted(tuning=Tuning(compress="gzip")) as m:
             fh = await m.create("f.txt", os.O_WRONLY)
-            await m.fs.write(fh, 0, TEXT)
+            await m.fs.files.write(fh, 0, TEXT)
 
             def full(*_: object) -> int:
                 raise OSError(errno.ENOSPC, "No space left on device")

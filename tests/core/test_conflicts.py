@@ -20,7 +20,7 @@ WRITE_BACK = Tuning(write_back=5.0)
 async def edited(m: Mounted, content: bytes) -> int:
     """Open the file, which others change from now on, and write over its beginning."""
     fh = await m.open("a.csv", os.O_RDWR)
-    await m.fs.write(fh, 0, content)
+    await m.fs.files.write(fh, 0, content)
     return fh
 
 
@@ -80,7 +80,7 @@ def test_two_new_files_of_one_name() -> None:
         async with mounted(tuning=KEEP_BOTH) as m:
             await m.names()
             fh = await m.create("a.csv")
-            await m.fs.write(fh, 0, b"ours!")
+            await m.fs.files.write(fh, 0, b"ours!")
             await m.other.put("a.csv", b"theirs")
             await m.close(fh)
             assert await m.other.records() == {"a.csv": b"theirs", await beside(m): b"ours!"}
@@ -180,7 +180,7 @@ def test_a_long_name_is_cut_for_its_conflict() -> None:
             name = "n" * 256
             await m.other.put(name, b"first")
             fh = await m.open(name, os.O_RDWR)
-            await m.fs.write(fh, 0, b"ours!")
+            await m.fs.files.write(fh, 0, b"ours!")
             await m.other.put(name, b"theirs")
             await m.close(fh)
             (key,) = set(await m.other.records()) - {name}

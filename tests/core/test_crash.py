@@ -47,7 +47,7 @@ def test_a_record_of_ours_that_came_through_unheard_goes_after_a_rename_and_a_cr
         async with mounted(tuning=WRITE_BACK) as m:
             await m.other.put("f", b"before")
             fh = await m.open("f", os.O_RDWR)
-            await m.fs.write(fh, 0, b"newest")
+            await m.fs.files.write(fh, 0, b"newest")
             await m.close(fh)
             m.hooks.lose_answer("set_record", StoreUnreachable("the network is down"))
             await trio.sleep(1.1)

@@ -90,9 +90,9 @@ def test_what_changes_after_its_close_is_checked_as_it_was_closed_last() -> None
         async with mounted(tuning=WRITE_BACK) as m:
             await m.write_file("f", b"first")
             fh = await m.open("f", os.O_RDWR)
-            await m.fs.write(fh, 0, b"then ")
-            await m.fs.fsync(fh)
-            await m.fs.write(fh, 0, b"never closed")
+            await m.fs.files.write(fh, 0, b"then ")
+            await m.fs.files.fsync(fh)
+            await m.fs.files.write(fh, 0, b"never closed")
             await m.remount()
             await m.idle()
             assert await m.other.records() == {"f": b"then "}
@@ -131,12 +131,12 @@ def test_what_is_newer_and_cannot_be_closed_leaves_what_was_closed_in_the_journa
         async with mounted(tuning=WRITE_BACK) as m:
             await m.write_file("f", b"closed")
             fh = await m.open("f", os.O_RDWR)
-            await m.fs.write(fh, 0, b"newer!")
+            await m.fs.files.write(fh, 0, b"newer!")
             with patch.object(m.cache.journal, "closed", side_effect=OSError(errno.ENOSPC, "full")):
                 (left,) = m.fs.left()  # as where the time to drain is over
             assert "not uploaded" in left
             assert [path.read_bytes() for path in blobs_in(m, "not-uploaded")] == [b"newer!"]
-            await m.fs.release(fh)
+            await m.fs.files.release(fh)
             await m.remount()
             await m.idle()
             assert await m.other.records() == {"f": b"closed"}
@@ -167,11 +167,11 @@ def test_a_cache_folder_that_takes_no_changes_fails_no_upload_that_the_store_has
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("f")
-            await m.fs.write(fh, 0, b"bytes")
+            await m.fs.files.write(fh, 0, b"bytes")
             with patch("kvsfs.cache.blobs.os.rename", side_effect=OSError(errno.EROFS, "read-only")):
-                await m.fs.fsync(fh)
+                await m.fs.files.fsync(fh)
             assert await m.state("f") == b"clean"
-            await m.fs.write(fh, 0, b"more!")
+            await m.fs.files.write(fh, 0, b"more!")
             await m.close(fh)
             assert await m.other.records() == {"f": b"more!"}
             assert blobs_in(m, "dirty") == []

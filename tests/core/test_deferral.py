@@ -19,7 +19,7 @@ GONE = StoreUnreachable("the network is down")
 
 async def write_temporary(m: Mounted, name: str, content: bytes) -> None:
     fh = await m.create(name, MKSTEMP)
-    await m.fs.write(fh, 0, content)
+    await m.fs.files.write(fh, 0, content)
     await m.close(fh)
 
 
@@ -80,8 +80,8 @@ def test_a_rename_before_the_release_uploads_and_tells_its_error() -> None:
         async with mounted() as m:
             await m.write_file("f", b"old")
             fh = await m.create("sedA", MKSTEMP)
-            await m.fs.write(fh, 0, b"new")
-            await m.fs.flush(fh)  # close(2) has returned; RELEASE is still on its way
+            await m.fs.files.write(fh, 0, b"new")
+            await m.fs.files.flush(fh)  # close(2) has returned; RELEASE is still on its way
             m.hooks.fail("set_record", RecordTooLarge("too large"))
             with pytest.raises(RecordTooLarge):
                 await m.rename("sedA", "f")
@@ -89,7 +89,7 @@ def test_a_rename_before_the_release_uploads_and_tells_its_error() -> None:
             assert sorted(await m.names()) == ["f", "sedA"]
             with m.costs(set_record=1):
                 await m.rename("sedA", "f")
-                await m.fs.release(fh)
+                await m.fs.files.release(fh)
                 await grace()
             assert await m.other.records() == {"f": b"new"}
 
@@ -101,10 +101,10 @@ def test_a_rename_amid_the_writing_leaves_the_upload_to_the_close() -> None:
         async with mounted() as m:
             await m.names()
             fh = await m.create("sedA", MKSTEMP)
-            await m.fs.write(fh, 0, b"one")
+            await m.fs.files.write(fh, 0, b"one")
             with m.costs():
                 await m.rename("sedA", "f")
-            await m.fs.write(fh, 3, b" two")
+            await m.fs.files.write(fh, 3, b" two")
             with m.costs(set_record=1):
                 await m.close(fh)
                 await grace()
@@ -132,8 +132,8 @@ def test_fsync_of_a_temporary_file_is_durable_on_disk_and_costs_nothing() -> Non
             await m.names()
             with m.costs():
                 fh = await m.create("sedA", MKSTEMP)
-                await m.fs.write(fh, 0, b"scratch")
-                await m.fs.fsync(fh)
+                await m.fs.files.write(fh, 0, b"scratch")
+                await m.fs.files.fsync(fh)
             assert [bytes_in(path) for path in dirty_files(m)] == [b"scratch"]
             await m.close(fh)
 
@@ -467,11 +467,11 @@ def test_the_grace_does_not_upload_a_half_written_file() -> None:
             await write_temporary(m, "t~", b"whole")
             await m.rename("t~", "f")
             fh = await m.open("f", os.O_WRONLY | os.O_TRUNC)
-            await m.fs.write(fh, 0, b"half")
+            await m.fs.files.write(fh, 0, b"half")
             with m.costs():
                 await grace()
             assert await m.other.records() == {"f": b"whole"}
-            await m.fs.write(fh, 4, b" and half")
+            await m.fs.files.write(fh, 4, b" and half")
             await m.close(fh)
             assert await m.other.records() == {"f": b"half and half"}
 

@@ -75,7 +75,7 @@ def test_a_create_of_what_was_listed_meanwhile_opens_it() -> None:
 async def overwrite_in_place(m: Mounted) -> None:
     fh = await m.open("a", os.O_WRONLY)
     try:
-        await m.fs.write(fh, 0, b"x")
+        await m.fs.files.write(fh, 0, b"x")
     finally:
         await m.close(fh)
 
@@ -135,7 +135,7 @@ def test_a_retry_does_not_replace_what_somebody_else_wrote_since() -> None:
         async with mounted() as m:
             await m.other.put("a", b"first")
             fh = await m.open("a", os.O_RDWR)
-            await m.fs.write(fh, 0, b"ours!!!")
+            await m.fs.files.write(fh, 0, b"ours!!!")
             m.hooks.fail("set_record", GONE)
             with pytest.raises(StoreUnreachable):
                 await m.close(fh)
@@ -161,12 +161,12 @@ def test_a_version_that_the_store_refused_is_kept_when_another_one_replaces_it()
             await m.other.put("a", b"second")
             await trio.sleep(m.tuning.revalidate + 1)
             newer = await m.open("a", os.O_RDWR)
-            await m.fs.write(newer, 0, b"NEWER")
+            await m.fs.files.write(newer, 0, b"NEWER")
             m.hooks.fail("set_record", RecordTooLarge("no"))
             with pytest.raises(RecordTooLarge):
                 await m.close(newer)
             await m.idle()
-            await m.fs.write(older, 0, b"OLDER")
+            await m.fs.files.write(older, 0, b"OLDER")
             await m.close(older)
             aside = os.path.join(m.blobs.path, "not-uploaded")
             assert [bytes_in(os.path.join(aside, name)) for name in os.listdir(aside)] == [b"NEWERd"]
@@ -272,11 +272,11 @@ def test_beside_a_writer_a_handle_on_another_version_does_without_the_kernels_pa
             newer = await m.fs.open(number, os.O_RDONLY, 1)
             assert newer.direct
             assert await m.read_all(newer.fh) == b"B" * 100
-            await m.fs.release(writer.fh)
+            await m.fs.files.release(writer.fh)
             last = await m.fs.open(number, os.O_RDONLY, 1)
             assert (last.direct, last.keep_pages) == (False, False)
-            await m.fs.release(newer.fh)
-            await m.fs.release(last.fh)
+            await m.fs.files.release(newer.fh)
+            await m.fs.files.release(last.fh)
 
     on_mock_clock(main)
 
@@ -285,14 +285,14 @@ def test_unlink_does_not_wait_for_an_upload() -> None:
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"x" * 1000)
+            await m.fs.files.write(fh, 0, b"x" * 1000)
             m.hooks.hold("set_record")
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(m.fs.flush, fh)
+                nursery.start_soon(m.fs.files.flush, fh)
                 await trio.sleep(1)
                 with trio.fail_after(1):
                     await m.unlink("a")
-            await m.fs.release(fh)
+            await m.fs.files.release(fh)
             await m.idle()
             assert await m.other.records() == {}
 
@@ -303,10 +303,10 @@ def test_a_truncation_during_an_upload_copies_nothing() -> None:
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"x" * 1000)
+            await m.fs.files.write(fh, 0, b"x" * 1000)
             gate = m.hooks.hold("set_record")
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(m.fs.flush, fh)
+                nursery.start_soon(m.fs.files.flush, fh)
                 await gate.reached.wait()
                 file = await m.file("a")
                 await m.fs.setattr(file.number, Changes(size=0), fh)
@@ -325,7 +325,7 @@ def test_an_append_to_what_the_listing_does_not_know_yet_asks_first() -> None:
             await m.names()
             await m.other.put("log", b"theirs\n")
             fh = await m.create("log", os.O_WRONLY | os.O_APPEND)
-            await m.fs.write(fh, 0, b"ours\n")
+            await m.fs.files.write(fh, 0, b"ours\n")
             await m.close(fh)
             assert await m.other.records() == {"log": b"theirs\nours\n"}
             with m.costs(list_keys=1, set_record=1):
@@ -418,7 +418,7 @@ def test_unlink_costs_one_delete_and_nothing_for_a_file_that_the_store_never_had
                 await m.unlink("a")
             with m.costs():
                 fh = await m.create("b")
-                await m.fs.write(fh, 0, b"x")
+                await m.fs.files.write(fh, 0, b"x")
                 await m.unlink("b")
                 await m.close(fh)
                 await m.idle()
@@ -445,7 +445,7 @@ def test_rename_of_an_open_new_file_costs_nothing_and_its_close_one_put() -> Non
         async with mounted() as m:
             await m.names()
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"hello")
+            await m.fs.files.write(fh, 0, b"hello")
             with m.costs():
                 await m.rename("a", "b")
             with m.costs(set_record=1):
@@ -477,8 +477,8 @@ def test_times_and_mode_never_upload() -> None:
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"x")
-            await m.fs.flush(fh)
+            await m.fs.files.write(fh, 0, b"x")
+            await m.fs.files.flush(fh)
             number = (await m.file("a")).number
             with m.costs():
                 changes = Changes(mode=0o600, atime_ns=1, mtime_ns=2, uid=3, gid=4)
@@ -596,9 +596,9 @@ def test_strict_names_refuse_what_would_be_encoded() -> None:
         (lambda m: m.fs.open(1, os.O_RDONLY, 1), errno.EISDIR),
         (lambda m: m.fs.open(999, os.O_RDONLY, 1), errno.ESTALE),
         (lambda m: m.fs.setattr(1, Changes(size=0), None), errno.EISDIR),
-        (lambda m: m.fs.read(99, 0, 1), errno.EBADF),
-        (lambda m: m.fs.flush(99), errno.EBADF),
-        (lambda m: m.fs.release(99), errno.EBADF),
+        (lambda m: m.fs.files.read(99, 0, 1), errno.EBADF),
+        (lambda m: m.fs.files.flush(99), errno.EBADF),
+        (lambda m: m.fs.files.release(99), errno.EBADF),
     ],
 )  # fmt: skip
 def test_errors_leave_everything_as_it_was(
@@ -679,7 +679,7 @@ def test_a_type_set_before_the_close_costs_nothing_and_is_uploaded_with_the_byte
             with m.costs(set_record=1):
                 fh = await m.create("a")
                 await m.fs.setxattr((await m.file("a")).number, b"user.mime_type", b"text/x-mine")
-                await m.fs.write(fh, 0, b"x")
+                await m.fs.files.write(fh, 0, b"x")
                 await m.close(fh)
             head = await m.other.head("a")
             assert head is not None
@@ -708,7 +708,7 @@ def test_a_type_set_while_the_bytes_are_uploaded_is_not_lost() -> None:
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"hello")
+            await m.fs.files.write(fh, 0, b"hello")
             gate = m.hooks.hold("set_record")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(m.close, fh)
@@ -785,13 +785,13 @@ def test_a_failed_upload_fails_the_close_keeps_the_bytes_and_says_why() -> None:
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"hello")
+            await m.fs.files.write(fh, 0, b"hello")
             m.hooks.fail("set_record", GONE)
             with pytest.raises(StoreUnreachable):
-                await m.fs.flush(fh)
+                await m.fs.files.flush(fh)
             assert (await m.state("a")).startswith(b"failed: ")
             assert await m.read_all(fh) == b"hello"
-            await m.fs.release(fh)
+            await m.fs.files.release(fh)
             await m.idle()
             assert await m.other.records() == {"a": b"hello"}
             assert await m.state("a") == b"clean"
@@ -803,7 +803,7 @@ def test_what_the_store_refuses_for_good_is_not_tried_again_until_it_is_closed_a
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"hello")
+            await m.fs.files.write(fh, 0, b"hello")
             m.hooks.fail("set_record", RecordTooLarge("too large", status=413))
             with m.costs(set_record=1):
                 with pytest.raises(RecordTooLarge):
@@ -827,7 +827,7 @@ def test_what_the_drain_could_not_upload_the_next_mount_does() -> None:
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"hello")
+            await m.fs.files.write(fh, 0, b"hello")
             for _ in range(20):
                 m.hooks.fail("set_record", GONE)
             with pytest.raises(StoreUnreachable):
@@ -849,7 +849,7 @@ def test_the_drain_uploads_what_is_dirty_and_open() -> None:
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"hello")
+            await m.fs.files.write(fh, 0, b"hello")
             await m.fs.drain()
             assert await m.other.records() == {"a": b"hello"}
             assert m.fs.left() == []
@@ -861,15 +861,15 @@ def test_a_close_ends_within_its_time_out_and_the_bytes_stay() -> None:
     async def main() -> None:
         async with mounted(tuning=Tuning(close_timeout=10.0)) as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"hello")
+            await m.fs.files.write(fh, 0, b"hello")
             gate = m.hooks.hold("set_record")
             started = trio.current_time()
             with pytest.raises(StoreTimeout):
-                await m.fs.flush(fh)
+                await m.fs.files.flush(fh)
             assert trio.current_time() - started == pytest.approx(10.0, abs=0.1)
             assert (await m.state("a")).startswith(b"failed: ")
             gate.open()
-            await m.fs.release(fh)
+            await m.fs.files.release(fh)
             await m.idle()
             assert await m.other.records() == {"a": b"hello"}
 
@@ -882,13 +882,13 @@ def test_a_record_whose_upload_had_no_answer_is_deleted_by_unlink() -> None:
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"hello")
+            await m.fs.files.write(fh, 0, b"hello")
             m.hooks.lose_answer("set_record", StoreTimeout("no answer"))
             with pytest.raises(StoreTimeout):
-                await m.fs.flush(fh)
+                await m.fs.files.flush(fh)
             assert "a" in await m.other.records()
             await m.unlink("a")
-            await m.fs.release(fh)
+            await m.fs.files.release(fh)
             await m.idle()
             assert await m.other.records() == {}
 
@@ -899,12 +899,12 @@ def test_a_record_whose_upload_was_given_up_is_deleted_by_unlink() -> None:
     async def main() -> None:
         async with mounted(tuning=Tuning(close_timeout=10.0)) as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"hello")
+            await m.fs.files.write(fh, 0, b"hello")
             m.hooks.hold_answer("set_record")
             with pytest.raises(StoreTimeout):
-                await m.fs.flush(fh)
+                await m.fs.files.flush(fh)
             await m.unlink("a")
-            await m.fs.release(fh)
+            await m.fs.files.release(fh)
             await m.idle()
             assert await m.other.records() == {}
 
@@ -931,12 +931,12 @@ def test_a_rename_of_a_file_that_is_being_written_waits_for_its_close() -> None:
         async with mounted() as m:
             await m.write_file("a", b"old")
             fh = await m.open("a", os.O_RDWR)
-            await m.fs.write(fh, 0, b"ne")
+            await m.fs.files.write(fh, 0, b"ne")
             with m.costs():
                 await m.rename("a", "b")
                 await trio.sleep(60)
             assert await m.other.records() == {"a": b"old"}
-            await m.fs.write(fh, 2, b"w")
+            await m.fs.files.write(fh, 2, b"w")
             await m.close(fh)
             assert await m.other.read("b") == b"new"
             await m.idle()
@@ -949,11 +949,11 @@ def test_errors_of_background_tasks_do_not_escape() -> None:
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"hello")
+            await m.fs.files.write(fh, 0, b"hello")
             await m.mkdir("d")
             m.hooks.fail("set_record", GONE, "a")
             m.hooks.fail("set_record", PermissionDenied("no"), "d!2F")
-            await m.fs.release(fh)
+            await m.fs.files.release(fh)
             await m.idle()
             assert sorted(await m.names()) == ["a", "d"]
             await m.fs.drain()
@@ -969,12 +969,12 @@ def test_a_write_during_an_upload_is_not_torn_into_it_and_goes_with_the_next_flu
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"a" * 1_000_000)
+            await m.fs.files.write(fh, 0, b"a" * 1_000_000)
             gate = m.hooks.hold("set_record")
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(m.fs.flush, fh)
+                nursery.start_soon(m.fs.files.flush, fh)
                 await gate.reached.wait()
-                await m.fs.write(fh, 500_000, b"b")
+                await m.fs.files.write(fh, 500_000, b"b")
                 await m.fs.setattr((await m.file("a")).number, Changes(size=600_000), fh)
                 assert await m.state("a") == b"uploading"
                 gate.open()
@@ -990,18 +990,18 @@ def test_a_failed_upload_with_a_write_meanwhile_keeps_the_newest_bytes() -> None
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"one")
+            await m.fs.files.write(fh, 0, b"one")
             gate = m.hooks.hold("set_record")
             m.hooks.lose_answer("set_record", GONE)
             async with trio.open_nursery() as nursery:
 
                 async def flush() -> None:
                     with pytest.raises(StoreUnreachable):
-                        await m.fs.flush(fh)
+                        await m.fs.files.flush(fh)
 
                 nursery.start_soon(flush)
                 await gate.reached.wait()
-                await m.fs.write(fh, 0, b"two")
+                await m.fs.files.write(fh, 0, b"two")
                 gate.open()
             assert await m.read_all(fh) == b"two"
             await m.close(fh)
@@ -1015,7 +1015,7 @@ def test_unlink_during_an_upload_deletes_what_was_uploaded() -> None:
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"hello")
+            await m.fs.files.write(fh, 0, b"hello")
             gate = m.hooks.hold("set_record")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(m.close, fh)
@@ -1034,7 +1034,7 @@ def test_rename_during_an_upload_ends_with_the_bytes_under_the_new_name_only() -
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"hello")
+            await m.fs.files.write(fh, 0, b"hello")
             gate = m.hooks.hold("set_record")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(m.close, fh)
@@ -1076,7 +1076,7 @@ def test_open_with_truncation_while_another_open_fetches_loses_nothing() -> None
                 nursery.start_soon(m.read_file, "a")
                 await gate.reached.wait()
                 writer = await m.open("a", os.O_WRONLY | os.O_TRUNC)
-                await m.fs.write(writer, 0, b"new bytes")
+                await m.fs.files.write(writer, 0, b"new bytes")
                 gate.open()
             await m.close(writer)
             assert await m.other.read("a") == b"new bytes"
@@ -1111,7 +1111,7 @@ def test_a_file_that_is_cached_in_part_is_not_read_without_the_store() -> None:
             await m.other.put("a", bytes(8 * 1024 * 1024))
             gate = m.hooks.hold_piece(1024 * 1024)
             fh = await m.open("a")
-            assert await m.fs.read(fh, 0, 10) == bytes(10)
+            assert await m.fs.files.read(fh, 0, 10) == bytes(10)
             await trio.sleep(m.tuning.revalidate + 1)
             m.hooks.fail("get_record", GONE)
             with pytest.raises(StoreUnreachable):
@@ -1133,7 +1133,7 @@ def test_a_write_while_another_open_revalidates_a_changed_record_is_not_lost() -
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(m.read_file, "a")
                 await gate.reached.wait()
-                await m.fs.write(writer, 0, b"mine!")
+                await m.fs.files.write(writer, 0, b"mine!")
                 gate.open()
             assert await m.read_file("a") == b"mine!"
             await m.close(writer)
@@ -1154,7 +1154,7 @@ def test_a_writer_with_an_older_version_open_is_not_forgotten() -> None:
             await trio.sleep(10)
             reader = await m.open("a")
             assert await m.read_all(reader) == b"other"
-            await m.fs.write(writer, 0, b"mine!")
+            await m.fs.files.write(writer, 0, b"mine!")
             await m.close(writer)
             await m.close(reader)
             await m.fs.drain()
@@ -1173,8 +1173,8 @@ def test_two_writers_of_different_versions_the_last_to_close_wins(first: int) ->
             await m.other.put("a", b"other")
             await trio.sleep(10)
             writers.append(await m.open("a", os.O_RDWR))
-            await m.fs.write(writers[0], 0, b"mine0")
-            await m.fs.write(writers[1], 0, b"mine1")
+            await m.fs.files.write(writers[0], 0, b"mine0")
+            await m.fs.files.write(writers[1], 0, b"mine1")
             await m.close(writers[first])
             assert await m.other.read("a") == b"mine%d" % first
             await m.close(writers[1 - first])
@@ -1193,7 +1193,7 @@ def test_a_record_deleted_elsewhere_while_it_is_written_here_comes_back_with_the
             await m.other.delete("a")
             await trio.sleep(60)
             await m.names()
-            await m.fs.write(writer, 0, b"mine!")
+            await m.fs.files.write(writer, 0, b"mine!")
             await m.close(writer)
             assert await m.other.records() == {"a": b"mine!"}
             assert await m.read_file("a") == b"mine!"
@@ -1211,7 +1211,7 @@ def test_a_record_found_deleted_by_another_open_while_it_is_written_here_comes_b
             with pytest.raises(StoreError) as caught:
                 await m.open("a")
             assert errno_in(caught.value) == errno.ENOENT
-            await m.fs.write(writer, 0, b"mine!")
+            await m.fs.files.write(writer, 0, b"mine!")
             await m.close(writer)
             assert await m.other.records() == {"a": b"mine!"}
 
@@ -1261,8 +1261,8 @@ def test_an_unlinked_open_file_keeps_its_bytes_and_never_reaches_the_store() -> 
             fh = await m.open("a", os.O_RDWR)
             await m.unlink("a")
             assert await m.read_all(fh) == b"x" * 200_000
-            await m.fs.write(fh, 0, b"y")
-            await m.fs.fsync(fh)
+            await m.fs.files.write(fh, 0, b"y")
+            await m.fs.files.fsync(fh)
             await m.close(fh)
             await m.fs.drain()
             assert await m.other.records() == {}
@@ -1356,8 +1356,8 @@ def test_appends_go_to_the_end_whatever_the_kernel_thinks() -> None:
         async with mounted() as m:
             await m.other.put("log", b"one\n")
             fh = await m.open("log", os.O_WRONLY | os.O_APPEND)
-            await m.fs.write(fh, 0, b"two\n")
-            await m.fs.write(fh, 999, b"three\n")
+            await m.fs.files.write(fh, 0, b"two\n")
+            await m.fs.files.write(fh, 999, b"three\n")
             await m.close(fh)
             assert await m.other.read("log") == b"one\ntwo\nthree\n"
 
@@ -1404,8 +1404,8 @@ async def check_agreement(m: Mounted) -> None:
 @pytest.mark.parametrize(
     ("request_held", "call"),
     [
-        ("set_record", lambda m, fh: m.fs.flush(fh)),
-        ("set_record", lambda m, fh: m.fs.fsync(fh)),
+        ("set_record", lambda m, fh: m.fs.files.flush(fh)),
+        ("set_record", lambda m, fh: m.fs.files.fsync(fh)),
         ("set_record", lambda m, _: m.rename("c", "b")),
         ("delete_record", lambda m, _: m.rename("c", "b")),
         ("set_record", lambda m, _: m.rename("c", "a")),
@@ -1431,7 +1431,7 @@ def test_a_cancelled_operation_leaves_a_consistent_state(
             await m.other.put("c", b"c" * 100_000)
             await m.names()
             fh = await m.open("a", os.O_RDWR)
-            await m.fs.write(fh, 0, b"new")
+            await m.fs.files.write(fh, 0, b"new")
             if request_held == "list_keys":
                 await trio.sleep(m.tuning.listing_ttl + 1)
             await m.walk("c")

@@ -40,11 +40,11 @@ def test_a_moved_file_that_is_being_written_is_not_uploaded_half() -> None:
             await m.other.put("f", b"old")
             await moved_here_only(m, "f", "g")
             fh = await m.open("g", os.O_WRONLY | os.O_TRUNC)
-            await m.fs.write(fh, 0, b"half")
+            await m.fs.files.write(fh, 0, b"half")
             m.hooks.clear()
             await trio.sleep(60)
             assert await m.other.records() == {"f": b"old"}
-            await m.fs.write(fh, 4, b" and half")
+            await m.fs.files.write(fh, 4, b" and half")
             await m.close(fh)
             await m.idle()
             assert await m.other.records() == {"g": b"half and half"}
@@ -64,7 +64,7 @@ def test_a_type_that_is_set_while_a_file_is_written_uploads_no_half() -> None:
             m.nursery.start_soon(m.fs.setxattr, file.number, b"user.mime_type", b"text/csv")
             await trio.testing.wait_all_tasks_blocked()
             fh = await m.open("f", os.O_WRONLY | os.O_TRUNC)
-            await m.fs.write(fh, 0, b"half")
+            await m.fs.files.write(fh, 0, b"half")
             gate.open()
             await trio.sleep(1)
             assert await m.other.records() == {"f": b"old"}
@@ -312,7 +312,7 @@ def test_a_closed_version_is_not_given_up_for_a_newer_one_that_nobody_closed() -
         async with mounted(tuning=WRITE_BACK) as m:
             await m.write_file("f", b"one")
             fh = await m.open("f", os.O_WRONLY)
-            await m.fs.write(fh, 0, b"two")
+            await m.fs.files.write(fh, 0, b"two")
             m.fs.left()  # the time for uploads was over before any began
             await m.remount()
             await m.idle()

@@ -384,7 +384,7 @@ def test_a_sweep_takes_nothing_that_only_we_have() -> None:
             await put_all(m, "d!2Fx", "a")
             await m.names("d")
             fh = await m.create("d/new")
-            await m.fs.write(fh, 0, b"mine")
+            await m.fs.files.write(fh, 0, b"mine")
             opened = await m.open("a")
             await m.other.delete("d!2Fx")
             await m.other.delete("a")

@@ -53,8 +53,8 @@ def test_a_local_only_file_costs_nothing_and_survives_a_remount() -> None:
                 await m.write_file(f"d/{SWAP}", b"swap")
                 await m.write_file("#f#", b"auto-save")
                 fh = await m.open(f"d/{SWAP}", os.O_RDWR)
-                await m.fs.write(fh, 4, b" file")
-                await m.fs.fsync(fh)
+                await m.fs.files.write(fh, 4, b" file")
+                await m.fs.files.fsync(fh)
                 await m.close(fh)
                 await trio.sleep(100)
                 await m.fs.drain()
@@ -122,10 +122,10 @@ def test_an_open_local_only_file_that_gets_a_real_name_is_uploaded_at_once_and_a
     async def main() -> None:
         async with mounted() as m:
             fh = await m.create("#f#")
-            await m.fs.write(fh, 0, b"one")
+            await m.fs.files.write(fh, 0, b"one")
             await m.rename("#f#", "f")
             assert await m.other.records() == {"f": b"one"}
-            await m.fs.write(fh, 3, b" two")
+            await m.fs.files.write(fh, 3, b" two")
             await m.close(fh)
             assert await m.other.records() == {"f": b"one two"}
 

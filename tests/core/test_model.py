@@ -197,7 +197,7 @@ class Alone:
             fh, failed = await self.attempt(self.m.create(path, flags), 0)
             if failed:  # to append it asks the store, which may be held back or out of reach
                 return
-            node = Node(self.m.fs._files.get(fh).file.number)
+            node = Node(self.m.fs.files.handles.get(fh).file.number)
             self.files[path] = node
             self.handles.append(Handle(fh, node, flags, written=0))
 
@@ -356,7 +356,7 @@ class Alone:
         async def body() -> None:
             node, version = handle.node, handle.node.newest
             handle.busy += 1
-            found, failed = await self.attempt(self.m.fs.read(handle.fh, offset, length), 0)
+            found, failed = await self.attempt(self.m.fs.files.read(handle.fh, offset, length), 0)
             handle.busy -= 1
             if not failed and node.newest == version:
                 assert found == node.data[offset : offset + length]
@@ -368,7 +368,7 @@ class Alone:
         if handle is None or not handle.writable:
             return
         data, node = self.bytes_for(length), handle.node
-        await self.m.fs.write(handle.fh, offset, data)
+        await self.m.fs.files.write(handle.fh, offset, data)
         start = len(node.data) if handle.flags & os.O_APPEND else offset
         node.data.extend(bytes(max(0, start - len(node.data))))
         node.data[start : start + length] = data
@@ -407,12 +407,12 @@ class Alone:
     async def op_flush(self, place: int) -> None:
         handle = self.handle(place)
         if handle is not None:
-            await self.upload(handle, "flush", self.m.fs.flush, handle.written)
+            await self.upload(handle, "flush", self.m.fs.files.flush, handle.written)
 
     async def op_fsync(self, place: int) -> None:
         handle = self.handle(place)
         if handle is not None:
-            await self.upload(handle, "fsync", self.m.fs.fsync, handle.node.newest)
+            await self.upload(handle, "fsync", self.m.fs.files.fsync, handle.node.newest)
 
     async def op_close(self, place: int) -> None:
         handle = self.handle(place)
@@ -745,7 +745,7 @@ class Shared:
         return self.handles[place % len(self.handles)] if self.handles else None
 
     def shown(self, fh: int, data: bytes, flags: int) -> Shown:
-        handle = self.m.fs._files.get(fh)
+        handle = self.m.fs.files.handles.get(fh)
         view = self.views.setdefault(handle.content, View(handle.file, bytearray(data)))
         assert view.data == data
         found = Shown(fh, view, flags)
@@ -790,7 +790,7 @@ class Shared:
         if failed:  # gone, or somebody else's and newer than the listing
             assert None in self.recent(key, TUNING.listing_ttl + 1)
             return
-        handle = self.m.fs._files.get(fh)
+        handle = self.m.fs.files.handles.get(fh)
         data = await self.m.read_all(fh)
         if flags & os.O_TRUNC:
             view = self.views.setdefault(handle.content, View(handle.file, bytearray()))
@@ -824,7 +824,7 @@ class Shared:
         if handle is None or handle.flags & os.O_ACCMODE == os.O_RDONLY:
             return
         data, content = self.bytes_for(length), handle.view.data
-        await self.m.fs.write(handle.fh, offset, data)
+        await self.m.fs.files.write(handle.fh, offset, data)
         start = len(content) if handle.flags & os.O_APPEND else offset
         content.extend(bytes(max(0, start - len(content))))
         content[start : start + length] = data
@@ -832,7 +832,7 @@ class Shared:
     async def op_flush(self, place: int) -> None:
         handle = self.handle(place)
         if handle is not None:
-            await self.upload(handle, self.m.fs.flush)
+            await self.upload(handle, self.m.fs.files.flush)
 
     async def op_close(self, place: int) -> None:
         handle = self.handle(place)
@@ -842,7 +842,7 @@ class Shared:
 
     async def upload(self, handle: Shown, call: Callable[[int], Awaitable[None]]) -> None:
         """A dirty handle's bytes are the store's when the call returns, whoever wrote before."""
-        opened = self.m.fs._files.get(handle.fh)
+        opened = self.m.fs.files.handles.get(handle.fh)
         dirty = opened.dirty
         await call(handle.fh)
         file = handle.view.file
@@ -913,7 +913,7 @@ class Shared:
             self.edited.clear()
             self.m.fs.check_invariants()
             for handle in self.handles:
-                assert self.m.fs._files.get(handle.fh).content.size == len(handle.view.data)
+                assert self.m.fs.files.handles.get(handle.fh).content.size == len(handle.view.data)
         await self.op_settle()
         assert os.listdir(os.path.join(self.m.blobs.path, "dirty")) == []
 

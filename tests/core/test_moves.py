@@ -152,7 +152,7 @@ def test_a_file_that_is_written_while_its_folder_is_renamed_is_stored_where_it_i
         async with mounted() as m:
             await fill(m)
             fh = await m.open("old/a", os.O_WRONLY | os.O_TRUNC)
-            await m.fs.write(fh, 0, b"A")
+            await m.fs.files.write(fh, 0, b"A")
             await m.rename("old", "new")
             await m.close(fh)
             await m.idle()

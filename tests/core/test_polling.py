@@ -217,7 +217,7 @@ def test_an_open_file_keeps_its_version_and_size_until_it_is_closed() -> None:
             await m.other.put("f", b"old" * 100)
             await m.names()
             fh = await m.open("f")
-            assert await m.fs.read(fh, 0, 3) == b"old"
+            assert await m.fs.files.read(fh, 0, 3) == b"old"
             await next_round()
             m.kernel.pages.clear()
             await m.other.put("f", b"new")
@@ -279,7 +279,7 @@ def test_a_file_that_is_deleted_while_open_and_then_written_is_a_record_again() 
             await next_round()
             await m.other.delete("f")
             await next_round()
-            await m.fs.write(fh, 4, b" again")
+            await m.fs.files.write(fh, 4, b" again")
             await m.close(fh)
             assert await m.names() == ["f"]
             assert await m.other.records() == {"f": b"text again"}
@@ -295,7 +295,7 @@ def test_what_is_written_here_is_not_taken_for_theirs() -> None:
             await m.other.put("f", b"theirs, first")
             await m.names()
             fh = await m.open("f", 2)
-            await m.fs.write(fh, 0, b"OURS")
+            await m.fs.files.write(fh, 0, b"OURS")
             await next_round()
             await m.other.put("f", b"theirs, second")
             await next_round()

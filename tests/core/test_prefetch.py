@@ -346,7 +346,7 @@ def test_what_is_written_while_it_is_fetched_ahead_wins() -> None:
             await scan(m, keys(3))
             await gate.reached.wait()
             fh = await m.create("other")
-            await m.fs.write(fh, 0, b"ours")
+            await m.fs.files.write(fh, 0, b"ours")
             await m.close(fh)
             await m.rename("other", "k0004")
             gate.open()

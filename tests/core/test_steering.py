@@ -184,7 +184,7 @@ def test_discard_of_an_open_file_is_refused_and_its_close_stores_it() -> None:
             with pytest.raises(FileError, match="is open") as caught:
                 await m.fs.steering.discard(one(m, "a"))
             assert caught.value.errno == errno.EBUSY
-            await m.fs.write(fh, 0, b"OURS")
+            await m.fs.files.write(fh, 0, b"OURS")
             await m.close(fh)
             assert await m.other.records() == {"a": b"OURS"}
 

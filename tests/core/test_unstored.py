@@ -105,7 +105,7 @@ def test_what_somebody_writes_just_now_is_no_upload_yet() -> None:
     async def _() -> None:
         async with mounted() as m:
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"123")
+            await m.fs.files.write(fh, 0, b"123")
             report = m.fs.unstored.report()
             assert (report.open, report.totals) == (1, Totals())
             await m.close(fh)

@@ -65,8 +65,8 @@ def test_with_write_back_close_and_fsync_ask_the_store_nothing() -> None:
             await m.names()
             with m.costs():
                 fh = await m.create("a")
-                await m.fs.write(fh, 0, b"hello")
-                await m.fs.fsync(fh)
+                await m.fs.files.write(fh, 0, b"hello")
+                await m.fs.files.fsync(fh)
                 await m.close(fh)
                 assert await m.state("a") == b"dirty"
                 await trio.sleep(DELAY - 0.5)
@@ -246,7 +246,7 @@ def test_what_is_refused_for_good_waits_for_a_person(kind: type[StoreError], tun
             assert (await m.state("a")).startswith(b"failed: never")
             assert await m.read_file("a") == b"hello"
             fh = await m.open("a", os.O_RDWR)
-            await m.fs.fsync(fh)
+            await m.fs.files.fsync(fh)
             await m.close(fh)
             await m.idle()
             assert await m.other.records() == {"a": b"hello"}
@@ -286,7 +286,7 @@ def test_a_close_that_the_journal_cannot_note_fails_and_its_bytes_are_uploaded_a
         async with mounted() as m:
             monkeypatch.setattr(Journal, "closed", closed)
             fh = await m.create("a")
-            await m.fs.write(fh, 0, b"hello")
+            await m.fs.files.write(fh, 0, b"hello")
             with pytest.raises(OSError, match="disk is full"):
                 await m.close(fh)
             await trio.sleep(60)
@@ -342,15 +342,15 @@ def test_a_file_that_stays_open_is_uploaded_meanwhile() -> None:
     async def main() -> None:
         async with mounted(tuning=Tuning(max_dirty_age=age)) as m:
             fh = await m.create("log")
-            await m.fs.write(fh, 0, b"one\n")
+            await m.fs.files.write(fh, 0, b"one\n")
             await trio.sleep(age - 1)
             assert await m.other.records() == {}
             await trio.sleep(age / 4 + 2)
             assert await m.other.records() == {"log": b"one\n"}
-            await m.fs.write(fh, 4, b"two\n")
+            await m.fs.files.write(fh, 4, b"two\n")
             await trio.sleep(age / 4 + age + 2)
             assert await m.other.records() == {"log": b"one\ntwo\n"}
-            await m.fs.write(fh, 8, b"three\n")
+            await m.fs.files.write(fh, 8, b"three\n")
             await m.close(fh)
             assert await m.other.records() == {"log": b"one\ntwo\nthree\n"}
 

@@ -215,9 +215,9 @@ class Mounted:
     async def close(self, fh: int) -> None:
         """Do what close(2) of the last descriptor does: FLUSH, whose error is close's, then RELEASE."""
         try:
-            await self.fs.flush(fh)
+            await self.fs.files.flush(fh)
         finally:
-            await self.fs.release(fh)
+            await self.fs.files.release(fh)
 
     async def write_file(self, path: str, content: bytes) -> None:
         """Do what `> path` does."""
@@ -226,7 +226,7 @@ class Mounted:
         except FileError:
             fh = await self.create(path, os.O_WRONLY)
         if content:
-            await self.fs.write(fh, 0, content)
+            await self.fs.files.write(fh, 0, content)
         await self.close(fh)
 
     async def read_file(self, path: str) -> bytes:
@@ -239,7 +239,7 @@ class Mounted:
 
     async def read_all(self, fh: int, step: int = 128 * 1024) -> bytes:
         found = b""
-        while piece := await self.fs.read(fh, len(found), step):
+        while piece := await self.fs.files.read(fh, len(found), step):
             found += piece
         return found
 
