@@ -66,9 +66,9 @@ async def read(m: Mounted, name: bytes) -> bytes:
     file = await m.fs.lookup(ROOT, name)
     opened = await m.fs.open(file.number, 0, 1)
     try:
-        return await m.fs.read(opened.fh, 0, 100)
+        return await m.fs.files.read(opened.fh, 0, 100)
     finally:
-        await m.fs.release(opened.fh)
+        await m.fs.files.release(opened.fh)
 
 
 def test_a_newer_store_shows_when_the_answer_has_grown_old() -> None:
@@ -96,7 +96,7 @@ def test_an_open_of_what_is_of_the_older_store_is_stale_and_the_name_leads_to_th
             await f.second.put("a", b"new")
             old = await f.m.fs.lookup(ROOT, b"a")
             held = await f.m.fs.open(old.number, 0, 1)
-            assert await f.m.fs.read(held.fh, 0, 100) == b"old"
+            assert await f.m.fs.files.read(held.fh, 0, 100) == b"old"
             f.path.info = f.newer
             await trio.sleep(REVALIDATE)
             for _ in range(2):
@@ -104,8 +104,8 @@ def test_an_open_of_what_is_of_the_older_store_is_stale_and_the_name_leads_to_th
                     await f.m.fs.open(old.number, 0, 1)
                 assert stale.value.errno == errno.ESTALE
             assert await read(f.m, b"a") == b"new"
-            assert await f.m.fs.read(held.fh, 0, 100) == b"old"
-            await f.m.fs.release(held.fh)
+            assert await f.m.fs.files.read(held.fh, 0, 100) == b"old"
+            await f.m.fs.files.release(held.fh)
 
     on_mock_clock(main)
 
@@ -130,8 +130,8 @@ def test_no_answer_of_the_older_store_is_taken_for_one_of_the_newer() -> None:
 
             async def reader() -> None:
                 opened = await f.m.fs.open(file.number, 0, 1)
-                read_late.append(await f.m.fs.read(opened.fh, 0, 100))
-                await f.m.fs.release(opened.fh)
+                read_late.append(await f.m.fs.files.read(opened.fh, 0, 100))
+                await f.m.fs.files.release(opened.fh)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(reader)

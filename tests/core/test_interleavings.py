@@ -326,8 +326,8 @@ def test_a_file_removed_by_the_mount_after_a_kill_does_not_come_back() -> None:
         async with mounted() as m:
             gate = m.hooks.hold_answer("set_record", "f")
             fh = await m.create("f")
-            await m.fs.write(fh, 0, b"bytes")
-            m.nursery.start_soon(m.fs.flush, fh)
+            await m.fs.files.write(fh, 0, b"bytes")
+            m.nursery.start_soon(m.fs.files.flush, fh)
             await gate.reached.wait()
             held = m.hooks.hold("head_record", "f")
             await m.remount()
