@@ -26,31 +26,21 @@ HEAD = (
 def lines_of(outcome: Outcome) -> Iterator[str]:
     """Give the row's lines of the table, one for each target."""
     what = outcome.row.what
-    for target in _shown(outcome):
+    for target in outcome.row.targets:
         yield f"| {what} | {' | '.join(_cells(outcome, target))} |"
         what = ""
 
 
-def _shown(outcome: Outcome) -> Iterable[Target]:
-    """Of many counts only those that are wrong."""
-    targets = outcome.row.targets
-    counts = [target for target in targets if target.control is None]
-    if len(counts) == len(targets) and all(outcome.reached(target) for target in counts):
-        return counts[:1]
-    return [
-        t for t in targets if t.control is not None or len(counts) < len(targets) or not outcome.reached(t)
-    ]
-
-
 def _cells(outcome: Outcome, target: Target) -> Iterator[str]:
     ratio = outcome.ratio(target)
-    yield _told(outcome.median(KVSFS, target.of), target.of)
+    ours = outcome.median(KVSFS, target.of)
     if target.control is None:
-        yield from ("", "", target.reach)
+        yield from ("failed" if ours is None else f"{ours:g} {target.of}", "", "", target.reach)
     else:
         who, figure = target.control
         control = outcome.median(who, figure)
-        told = "not here" if control is None else _told(control * target.times, figure)
+        told = "not here" if control is None else _value(control * target.times, figure)
+        yield "failed" if ours is None else _value(ours, target.of) + _suffix(target.of)
         yield f"{told} ({target.control_name})"
         yield "-" if ratio is None else f"{ratio:.2f}"
         yield target.reach
@@ -58,14 +48,12 @@ def _cells(outcome: Outcome, target: Target) -> Iterator[str]:
     yield verdict if target.binding else f"{verdict} (no bar)"
 
 
-def _told(value: float | None, figure: str) -> str:
-    if value is None:
-        return "failed"
-    if figure.endswith("s") and figure[:-1].isupper():
-        return f"{value:.0f} {figure}"
-    if figure.startswith("CPU"):
-        return f"{value:.2f} ms of CPU a file"
-    return f"{value:.2f} s" + ("" if figure == SECONDS else f" ({figure})")
+def _value(value: float, figure: str) -> str:
+    return f"{value:.2f} {'ms' if figure.startswith('CPU') else 's'}"
+
+
+def _suffix(figure: str) -> str:
+    return "" if figure == SECONDS else f" ({figure})"
 
 
 def details_of(outcome: Outcome) -> Iterator[str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from _scene import Scene
     from _stores import Kind, Store
 
-CPU = "CPU ms per file"
+CPU = "CPU per file"
 DELAY = 0.02
 """Seconds for each request, in all rows that do not say otherwise: a region away."""
 

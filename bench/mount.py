@@ -32,7 +32,7 @@ from _stores import Servers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 SIZES = {"full": FULL, "quick": QUICK, "tiny": TINY}
 
 
@@ -104,12 +104,11 @@ def main() -> int:
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n")
     print(*_report.HEAD, sep="\n")
     outcomes = measured(asked, sizes)
-    whole = asked.sizes == "full" and asked.only is None
-    output = asked.output or (HERE if whole else None)
+    output = asked.output or (HERE if asked.sizes == "full" and asked.only is None else None)
     if output is not None:
         (output / "results.json").write_text(_report.as_json(outcomes, about))
         _draw(output)
-    if whole and output == HERE:
+    if output is not None and output.resolve() == HERE:
         _report.replace_table(HERE.parent / "README.md", _report.table(outcomes, about))
     missed = [
         target for outcome in outcomes for target in outcome.row.targets if outcome.reached(target) is False
