@@ -91,8 +91,12 @@ class FolderHandle:
         assert self.listing is not None
         new = self.unnamed + self.listing.arrivals[self.arrived :]
         self.arrived = len(self.listing.arrivals)
-        self.unnamed = [inode for inode in new if not has_name(inode)]
-        self.order += [inode for inode in new if inode.parent is self.folder and has_name(inode)]
+        self.unnamed = []
+        for inode in new:
+            if not has_name(inode):  # asked once: it was 14 % of what `ls` of a large store costs
+                self.unnamed.append(inode)
+            elif inode.parent is self.folder:
+                self.order.append(inode)
 
     def finish(self, folder: Folder) -> None:
         """End with what is known beside the pass: made here, and not seen by it."""
