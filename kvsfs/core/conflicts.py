@@ -79,9 +79,8 @@ class Conflicts:
 
     async def _store_beside(self, file: File, blob: Blob) -> None:
         """Store our bytes under a name of their own, beside the record."""
-        folder = file.parent
-        assert folder is not None
-        component = _name_beside(folder, file.component)
+        assert file.parent is not None
+        folder, component = _place_beside(file.parent, self._inodes.root, file.component)
         key = names.encode(folder.path + component)
         kind = file.content_type or content_types.guess(file.component, blob.pread(64 * 1024, 0), whole=False)
         await self._store.set_record(key, FileBody(blob.fd, blob.size), content_type=kind)
@@ -124,21 +123,25 @@ def _show_the_other(file: File, content: Content, head: RecordHead) -> None:
     content.superseded = True
 
 
-def _name_beside(folder: Folder, component: bytes) -> bytes:
-    """Give a new component `NAME.conflict-HOST-TIME`, its NAME cut where a key would get too long."""
+def _place_beside(folder: Folder, root: Folder, component: bytes) -> tuple[Folder, bytes]:
+    """Give a folder and a new component `NAME.conflict-HOST-TIME`, its NAME cut where a key would get too long.
+
+    The root where not even that is enough.
+    """
     suffix = f".conflict-{socket.gethostname()}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}".encode()
     for number in itertools.count(1):
-        candidate = _shortened(folder, component, suffix if number == 1 else suffix + b"-%d" % number)
-        if candidate not in folder.files and candidate not in folder.folders:
-            return candidate
+        ending = suffix if number == 1 else suffix + b"-%d" % number
+        place = folder if _fits(folder, ending) else root
+        length = max(n for n in range(len(component) + 1) if _fits(place, component[:n] + ending))
+        candidate = component[:length] + ending
+        if candidate not in place.files and candidate not in place.folders:
+            return place, candidate
     raise AssertionError("unreachable")
 
 
-def _shortened(folder: Folder, component: bytes, suffix: bytes) -> bytes:
-    for length in range(len(component), 0, -1):
-        try:
-            names.encode(folder.path + component[:length] + suffix)
-        except FileError:
-            continue
-        return component[:length] + suffix
-    return suffix
+def _fits(folder: Folder, component: bytes) -> bool:
+    try:
+        names.encode(folder.path + component)
+    except FileError:
+        return False
+    return True

@@ -138,6 +138,7 @@ class FileSystem:
             self._records,
             self._uploads,
             self._markers,
+            self._rules,
         )
         resumption = Resumption(self.inodes, self._versions, cache, self._deletes, self._uploads)
         if tuning.read_only:

@@ -17,6 +17,7 @@ from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.listing import Lister
 from kvsfs.core.markers import Markers
+from kvsfs.core.name_rules import NameRules
 from kvsfs.core.records import Records
 from kvsfs.core.renames import REPLY_SECONDS
 from kvsfs.core.uploads import Uploads
@@ -84,7 +85,9 @@ class Moves:
         records: Records,
         uploads: Uploads,
         markers: Markers,
+        rules: NameRules,
     ) -> None:
+        self._rules = rules
         self._inodes = inodes
         self._lister = lister
         self._versions = versions
@@ -110,11 +113,11 @@ class Moves:
             log.info("%s has too many records to be renamed at once: mv copies", _shown(folder.path))
             raise FileError(errno.EXDEV)
         started, prefix = trio.current_time(), folder.prefix
-        _check_names(folder, path)
+        _check_names(folder, path, self._rules)
         sent = await self._send_first(folder, path)
         try:
             async with _all_locked(folder):
-                _check_names(folder, path)
+                _check_names(folder, path, self._rules)
                 with self._journal.together():
                     move = self._rename_here(folder, parent, component, sent)
         except BaseException:
@@ -252,13 +255,13 @@ def _locks(folder: Folder) -> set[trio.Lock]:
     return {file.remote for file in _files(folder)} | {below.marker_request for below in _folders(folder)}
 
 
-def _check_names(folder: Folder, path: bytes) -> None:
+def _check_names(folder: Folder, path: bytes, rules: NameRules) -> None:
     """Raise FileError(ENAMETOOLONG) if a key would get too long."""
     for below in _folders(folder):
         names.encode_prefix(path + below.path[len(folder.path) :])
     for file in _files(folder):
         if not file.local_only:
-            names.encode(path + _below(file, folder))
+            rules.key_of(path + _below(file, folder))
 
 
 def _below(file: File, folder: Folder) -> bytes:

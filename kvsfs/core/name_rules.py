@@ -69,7 +69,11 @@ class NameRules:
         """Give the key of a file in a folder. Raises FileError(ENAMETOOLONG), but for what no store is to have."""
         if self.is_local_only(folder, names.display(component)):
             return names.encode_local(folder.path + component)
-        key = names.encode(folder.path + component)
+        return self.key_of(folder.path + component)
+
+    def key_of(self, path: bytes) -> RecordKey:
+        """Give the key of a raw path. Raises FileError(ENAMETOOLONG)."""
+        key = names.encode(path)
         if len(key) > self.longest_key:
             raise FileError(
                 errno.ENAMETOOLONG,

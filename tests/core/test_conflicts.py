@@ -189,3 +189,20 @@ def test_a_long_name_is_cut_for_its_conflict() -> None:
             assert await m.other.read(key) == b"ours!"
 
     on_mock_clock(main)
+
+
+def test_in_a_folder_that_leaves_no_room_for_a_conflict_it_goes_to_the_root() -> None:
+    async def main() -> None:
+        async with mounted(tuning=KEEP_BOTH) as m:
+            folder = "d" * 240
+            await m.other.put(f"{folder}!2Ff", b"first")
+            fh = await m.open(f"{folder}/f", os.O_RDWR)
+            await m.fs.files.write(fh, 0, b"ours!")
+            await m.other.put(f"{folder}!2Ff", b"theirs")
+            await m.close(fh)
+            (key,) = set(await m.other.records()) - {f"{folder}!2Ff"}
+            assert key.startswith("f.conflict-")
+            assert await m.other.read(key) == b"ours!"
+            assert sorted(await m.names()) == [folder, key]
+
+    on_mock_clock(main)

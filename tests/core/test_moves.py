@@ -10,6 +10,7 @@ import trio
 
 from kvsfs.core.moves import LISTING_SECONDS
 from kvsfs.core.renames import REPLY_SECONDS
+from kvsfs.core.tuning import Tuning
 from kvsfs.errors import FileError, PermissionDenied, StoreUnreachable
 from tests.support.mounted import Mounted, mounted, on_mock_clock
 
@@ -158,5 +159,20 @@ def test_a_file_that_is_written_while_its_folder_is_renamed_is_stored_where_it_i
             await m.idle()
             expected = {f"new!2F{name}": name.encode() for name in NAMES}
             assert await m.other.records() == {**expected, "new!2Fa": b"A"}
+
+    on_mock_clock(main)
+
+
+def test_a_part_of_a_store_leaves_less_room_for_names() -> None:
+    async def main() -> None:
+        async with mounted(tuning=Tuning(longest_key=10)) as m:
+            await m.other.put("d!2Fabc", b"x")
+            with pytest.raises(FileError) as refused:
+                await m.rename("d", "longer")
+            assert refused.value.errno == errno.ENAMETOOLONG
+            assert await m.names() == ["d"]
+            await m.rename("d", "long")
+            await m.idle()
+            assert await m.other.records() == {"long!2Fabc": b"x"}
 
     on_mock_clock(main)
