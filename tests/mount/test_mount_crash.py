@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,8 +20,7 @@ import pytest
 
 from kvsfs.core import names
 from kvsfs.types import RecordKey
-from tests.support import load
-from tests.support.load import History
+from tests.support.load import WORKER_SECONDS, History, State, working
 from tests.support.mounting import Mounted, Sandbox, mounted_store
 from tests.support.serving import Home, RunningServer
 from tests.support.store_api import StoreApi
@@ -39,7 +36,6 @@ AWAY_SECONDS = 0.6
 """How long a killed server is away, at most."""
 
 TIMEOUT = "2s"
-WORKER_SECONDS = 30.0
 DRAIN_SECONDS = 60.0
 
 LONG_ROUNDS = 34
@@ -61,7 +57,7 @@ class Crashes:
     server: RunningServer | None = None
     store_id: str = ""
     history: History = field(default_factory=History)
-    state: load.State = field(default_factory=dict)
+    state: State = field(default_factory=dict)
     number: int = 0
 
     # --- a round ------------------------------------------------------------------------------------
@@ -80,7 +76,8 @@ class Crashes:
         folder.mkdir()
         logs = [folder / f"w{number}" for number in range(WORKERS)]
         with contextlib.ExitStack() as stack:
-            workers = [stack.enter_context(self.worker(mounted, log)) for log in logs]
+            seed = f"{SEED}.{self.number}"
+            workers = [stack.enter_context(working(mounted.path, log, seed, self.state)) for log in logs]
             wait_for(lambda: all(log.exists() for log in logs), workers)
             enough = self.chance.randrange(ENOUGH)
             wait_for(lambda: sum(_lines(log) for log in logs) >= 2 * enough, workers)
@@ -99,20 +96,6 @@ class Crashes:
         if whom != "daemon":
             self.serve()
             pause(self.chance.random() * AWAY_SECONDS)
-
-    @contextlib.contextmanager
-    def worker(self, mounted: Mounted, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-        own = {path: value for path, value in self.state.items() if path.startswith(f"{log.name}-")}
-        state = log.with_suffix(".state")
-        state.write_text(json.dumps(own))
-        command = [sys.executable, "-S", load.__file__, str(mounted.path), str(log)]
-        command += [f"{log.name}.{SEED}.{self.number}", str(state)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
-            yield process
-        finally:
-            _, told = process.communicate(timeout=WORKER_SECONDS)
-        assert process.returncode == 0, told.decode()
 
     # --- what is there ---------------------------------------------------------------------------------
 

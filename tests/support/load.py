@@ -14,6 +14,7 @@ import json
 import os
 import random
 import select
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -33,6 +34,9 @@ DEAD = (errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV)
 FILES = 4
 FOLDERS = 3
 LARGE = 400_000
+
+WORKER_SECONDS = 30.0
+"""For a worker's last step: above all time-outs of the mount."""
 
 
 def bytes_of(value: Value) -> bytes:
@@ -274,6 +278,20 @@ def _write_all(fd: int, data: bytes) -> None:
     """Write in pieces: a kill meets files that are half written."""
     for start in range(0, len(data), 30_000):
         os.write(fd, data[start : start + 30_000])
+
+
+@contextlib.contextmanager
+def working(folder: Path, log: Path, seed: str, known: State) -> Iterator[subprocess.Popen[bytes]]:
+    """Let a worker of the log's name work in a folder as long as the block runs, or the mount lives."""
+    state = log.with_suffix(".state")
+    state.write_text(json.dumps({path: v for path, v in known.items() if path.startswith(f"{log.name}-")}))
+    command = [sys.executable, "-S", __file__, str(folder), str(log), f"{log.name}.{seed}", str(state)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        _, told = process.communicate(timeout=WORKER_SECONDS)
+    assert process.returncode == 0, told.decode()
 
 
 class History:
