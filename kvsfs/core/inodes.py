@@ -18,6 +18,7 @@ from kvsfs.cache.journal import NO_RECORD, Base
 from kvsfs.core import names
 from kvsfs.core.content import Content
 from kvsfs.errors import FileError, StoreError
+from kvsfs.store.bodies import FileBody
 from kvsfs.types import RecordHead, RecordKey
 
 if TYPE_CHECKING:
@@ -108,12 +109,14 @@ class File(Inode):
     """The rename of a folder that waits for it."""
     # Made when they are needed: of a million files that are only listed, these two would take 450 MB, and half of
     # the time in which a listing makes its inodes.
+    sending: FileBody | None = None
+    """What is on its way to the store just now."""
     _uploading: trio.CancelScope | None = None
     _remote: trio.Lock | None = None
 
     @property
     def uploading(self) -> trio.CancelScope:
-        """That of the upload under way: a removal does not wait for it."""
+        """That of the upload under way."""
         if self._uploading is None:
             self._uploading = trio.CancelScope()
         return self._uploading
@@ -121,6 +124,14 @@ class File(Inode):
     @uploading.setter
     def uploading(self, scope: trio.CancelScope) -> None:
         self._uploading = scope
+
+    def stop_upload(self) -> None:
+        """End an upload under way: what comes next does not wait for it.
+
+        Not one that the store may have all bytes of: it would go on there, and could come after what is asked next.
+        """
+        if self.sending is None or not self.sending.all_read:
+            self.uploading.cancel()
 
     @property
     def remote(self) -> trio.Lock:
@@ -442,6 +453,7 @@ class InodeTable:
             inherits=[],
             move=None,
             unanswered=frozenset(),
+            sending=None,
             _uploading=None,
             _remote=None,
         )

@@ -241,7 +241,7 @@ async def _all_locked(folder: Folder) -> AsyncIterator[None]:
     try:
         while new := _locks(folder) - held:
             for file in _files(folder):
-                file.uploading.cancel()
+                file.stop_upload()
             for lock in new:
                 await lock.acquire()
                 held.add(lock)

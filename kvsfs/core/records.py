@@ -119,7 +119,7 @@ class Records:
 
     async def remove(self, file: File) -> None:
         """Delete the record, if there is one, and take the name away: of an open file after the grace."""
-        file.uploading.cancel()
+        file.stop_upload()
         async with file.remote:
             await self.keep_for_readers(file)
             if file.stored and file.handles and file.parent is not None:
@@ -163,6 +163,7 @@ class Records:
                 content_type = _type_for_upload(file, blob, component)
                 async with self._compression.body(blob, content_type) as (body, encoding):
                     file.unanswered |= {blob.size if encoding is None else None}
+                    file.sending = body
                     head = await self._store.set_record(
                         key, body, content_type=content_type, content_encoding=encoding
                     )
@@ -170,6 +171,8 @@ class Records:
         except StoreError as error:
             file.failure = error
             raise
+        finally:
+            file.sending = None
 
     async def learn_type(self, file: File) -> None:
         """Ask for the type of a record that is about to be replaced, unless it is known.

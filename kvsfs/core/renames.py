@@ -101,7 +101,7 @@ class Renames:
             self._versions.release(file, content)
 
     async def _later(self, file: File, folder: Folder, component: bytes, target: File | None) -> None:
-        file.uploading.cancel()
+        file.stop_upload()
         async with _locks(file, target):
             key = self._rules.key(folder, component)
             ghost = await self._deletes.exhume(key, by=file)
@@ -233,7 +233,7 @@ class Renames:
 async def _locks(file: File, target: File | None) -> AsyncIterator[None]:
     """Hold the locks of a file and of what it replaces. Raises FileError(ESTALE) if no name leads to it any more."""
     if target is not None:
-        target.uploading.cancel()
+        target.stop_upload()
     async with file.remote, nullcontext() if target is None else target.remote:
         require_name(file)
         yield

@@ -131,7 +131,7 @@ class Uploads:
     def cancel(self, file: File) -> None:
         """Let an upload wait for nothing any more; one that is under way ends. No checkpoint."""
         self._queue.cancel(file)
-        file.uploading.cancel()
+        file.stop_upload()
 
     async def try_now(self, files: list[File]) -> None:
         """Have files tried now, failed ones too, and wait until each is stored or has failed."""

@@ -42,6 +42,8 @@ class FileBody:
     def __init__(self, fd: int, length: int) -> None:
         self._fd = fd
         self._length = length
+        self.all_read = length == 0
+        """Whether the last piece was given away: the store may have all of it then, whatever becomes of the call."""
 
     @property
     def length(self) -> int:
@@ -55,6 +57,7 @@ class FileBody:
     def _read(self, size: int, offset: int) -> bytes:
         # Inline: a cache file is in the page cache as a rule; a thread per piece costs more than the read.
         piece = os.pread(self._fd, size, offset)
+        self.all_read = self.all_read or offset + size >= self._length
         if len(piece) < size:
             end = offset + len(piece)
             raise RequestRefused(

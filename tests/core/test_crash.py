@@ -81,19 +81,17 @@ def test_a_save_that_fails_at_first_does_not_take_its_own_old_record_for_another
 
 
 @pytest.mark.parametrize("crash", [True, False])
-def test_a_temporary_file_that_replaces_one_whose_upload_is_under_way(*, crash: bool) -> None:
+def test_a_temporary_file_that_replaces_one_whose_upload_was_not_answered(*, crash: bool) -> None:
     async def main() -> None:
         async with mounted(tuning=WRITE_BACK) as m:
             await m.other.put("f", b"before")
             await m.write_file("f", b"between")
-            gate = m.hooks.hold_answer("set_record")
+            m.hooks.lose_answer("set_record", StoreUnreachable("the network is down"))
             await trio.sleep(1.1)
-            await gate.reached.wait()
             await m.write_file("f.tmp", b"the newest")
             await m.rename("f.tmp", "f")
             if crash:
                 await m.remount()
-            m.hooks.clear()
             await m.idle()
             assert await m.other.records() == {"f": b"the newest"}
 
@@ -213,5 +211,34 @@ def test_two_crashes_amid_a_rename_bring_no_older_version_back(*, dirty: bool) -
             await m.mount(m.blobs.path)
             await m.idle()
             assert await m.other.records() == {"g": b"of another"}
+
+    on_mock_clock(main)
+
+
+@pytest.mark.parametrize("what", ["unlink", "rename", "replace"])
+def test_what_follows_an_upload_does_not_overtake_it(what: str) -> None:
+    """Its bytes are all sent: the store goes on with them, whatever becomes of the request."""
+
+    async def main() -> None:
+        async with mounted(tuning=WRITE_BACK) as m:
+            await m.write_file("f", b"older")
+            await m.write_file("g.tmp", b"newer")
+            gate = m.hooks.hold_answer("set_record", "f")
+            await trio.sleep(1.1)
+            await gate.reached.wait()
+            before = len(m.hooks.log)
+            async with trio.open_nursery() as nursery:
+                if what == "unlink":
+                    nursery.start_soon(m.unlink, "f")
+                elif what == "rename":
+                    nursery.start_soon(m.rename, "f", "h")
+                else:
+                    nursery.start_soon(m.rename, "g.tmp", "f")
+                await wait_all_tasks_blocked()
+                assert [entry for entry in m.hooks.log[before:] if entry[1] == "f"] == []
+                gate.open()
+            await m.idle()
+            found = await m.other.records()
+            assert found.get("f") == (b"newer" if what == "replace" else None)
 
     on_mock_clock(main)
