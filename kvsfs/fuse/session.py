@@ -22,9 +22,9 @@ from kvsfs.fuse.read_ahead import set_read_ahead
 
 log = logging.getLogger(__name__)
 
-MAX_TASKS = 1000
-"""Requests that pyfuse3 handles at a time, a hard cap: above it an unrelated `stat` waits for slow closes. The
-kernel sends a few per waiting process, so this is more processes than a machine of this kind runs."""
+MAX_TASKS = 10_000
+"""Requests that pyfuse3 handles at a time, a hard cap: above it an unrelated `stat` waits for slow closes. Each is
+some thread's or a page's in flight: far more than can wait for one mount. A task that is not needed costs nothing."""
 
 FUSE_DEVICE = "/dev/fuse"
 FUSE_CONFIGURATION = "/etc/fuse.conf"
