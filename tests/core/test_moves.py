@@ -176,3 +176,29 @@ def test_a_part_of_a_store_leaves_less_room_for_names() -> None:
             assert await m.other.records() == {"long!2Fabc": b"x"}
 
     on_mock_clock(main)
+
+
+@pytest.mark.parametrize("dirty", [False, True])
+def test_a_folder_that_gets_its_name_back_has_its_records_again(*, dirty: bool) -> None:
+    async def main() -> None:
+        async with mounted(tuning=Tuning(write_back=60.0)) as m:
+            await m.other.put("d!2Ff", b"old")
+            await m.read_file("d/f")
+            if dirty:
+                await m.write_file("d/f", b"newer")
+            m.hooks.hold("set_record")
+            await m.rename("d", "e")
+            await m.rename("e", "d")
+            m.hooks.clear()
+            m.fs.check_invariants()
+            sent = m.calls["set_record"]
+            await m.idle()
+            assert m.calls["set_record"] - sent == dirty  # else there is nothing to send
+            m.hooks.fail("set_record", GONE)
+            await m.write_file("d/f", b"newest")
+            await m.fs.drain()
+            await m.idle()
+            assert await m.other.records() == {"d!2Ff": b"newest"}
+            assert m.fs.left() == []
+
+    on_mock_clock(main)
