@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field, replace
 
 import trio
@@ -21,6 +22,9 @@ pay for all of it, and no connection is held by a reader that pauses."""
 
 MAX_STREAMS = 4
 """Streams of one file at a time; the client has 64 connections for all files."""
+
+ROOM_SECONDS, ROOM_PAUSE = 2.0, 0.05
+"""How long, and how often, room is looked for on a full disk: a release comes milliseconds after its close."""
 
 OPEN_ATTEMPTS = 3
 """Tries for a record that must be read whole before its length is known; one with a length resumes instead."""
@@ -247,12 +251,13 @@ class Fetch:
         async for chunk in record.chunks():
             if stream not in self._streams:  # stopped while this chunk was on its way
                 return
-            if self.length is None:
-                if self._at_most is not None and stream.position + len(chunk) > self._at_most:
-                    raise RecordTooLarge(f"{self._key} has more than {self._at_most} bytes")
-                self.blob.pwrite(chunk, stream.position)
-            else:
-                self.blob.fill(chunk, stream.position, self.limit)
+            if (
+                self.length is None
+                and self._at_most is not None
+                and stream.position + len(chunk) > self._at_most
+            ):
+                raise RecordTooLarge(f"{self._key} has more than {self._at_most} bytes")
+            await self._write(chunk, stream.position)
             stream.position += len(chunk)
             self._notify()
             if stream.position == self.length:
@@ -261,6 +266,22 @@ class Fetch:
                 self._let_go(stream)
             elif self._has_no_use(stream):
                 return
+
+    async def _write(self, chunk: bytes, position: int) -> None:
+        """Write what has come. A full disk is given a moment: other fetches end, closed files are released."""
+        deadline = trio.current_time() + ROOM_SECONDS
+        while True:
+            try:
+                if self.length is None:
+                    self.blob.pwrite(chunk, position)
+                else:
+                    self.blob.fill(chunk, position, self.limit)
+            except OSError as error:
+                if error.errno != errno.ENOSPC or trio.current_time() >= deadline:
+                    raise
+            else:
+                return
+            await trio.sleep(ROOM_PAUSE)
 
     def _has_no_use(self, stream: _Stream) -> bool:
         """Tell whether all behind the stream is there, or it is far ahead of all readers."""

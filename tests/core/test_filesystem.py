@@ -1459,3 +1459,25 @@ async def set_type_of_c(m: Mounted) -> None:
 
 async def truncate_c(m: Mounted) -> None:
     await m.fs.setattr((await m.file("c")).number, Changes(size=5), None)
+
+
+def test_a_read_waits_a_moment_for_room_on_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            for key in ("a", "b"):
+                await m.other.put(key, b"x" * 100_000)
+            fill, full = Blob.fill, [True, True]
+
+            def fill_when_there_is_room(blob: Blob, data: bytes, offset: int, limit: int) -> None:
+                if full:
+                    full.pop()
+                    raise OSError(errno.ENOSPC, "no space")
+                fill(blob, data, offset, limit)
+
+            monkeypatch.setattr(Blob, "fill", fill_when_there_is_room)
+            assert await m.read_file("a") == b"x" * 100_000
+            full.extend([True] * 1000)
+            with pytest.raises(OSError, match="no space"):
+                await m.read_file("b")
+
+    on_mock_clock(main)

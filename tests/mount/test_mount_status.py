@@ -224,6 +224,11 @@ def test_the_socket_is_for_the_user_alone_and_goes_with_the_mount(place: Place) 
     assert list(folder.iterdir()) == []
 
 
+def hear_interrupts() -> None:
+    """What a shell starts with `&` ignores SIGINT, and so do its children: these tests may run so."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_watching_until_it_is_interrupted(place: Place) -> None:
     with place.mounted() as mounted:
         terminal, other_end = os.openpty()
@@ -232,6 +237,7 @@ def test_watching_until_it_is_interrupted(place: Place) -> None:
             env=place.sandbox.environment,
             stdout=other_end,
             stderr=subprocess.PIPE,
+            preexec_fn=hear_interrupts,  # noqa: PLW1509 - no other thread holds a lock that it takes
         )
         os.close(other_end)
         assert process.stderr is not None
