@@ -124,17 +124,16 @@ class DeferredDeletes:
 
     def bury_marker(self, folder: Folder) -> None:
         """Have an empty folder's marker deleted. No checkpoint."""
-        ghost = _nameless(names.encode(folder.path), folder)
-        self._journal.removed(ghost.row)
-        self._haunt(ghost)
+        self.bury_stray(names.encode(folder.path), folder)
 
     def bury_stray(self, key: RecordKey, folder: Folder, sizes: tuple[int | None, ...] = ()) -> None:
         """Have a record deleted that may be there after an upload without an answer, under no file's key.
 
         `sizes`: what tells it from others' records, as in `Base.sent`.
         """
-        ghost = _nameless(key, folder)
-        ghost.base, ghost.late = replace(ghost.base, sent=sizes), bool(sizes)
+        base = replace(NO_RECORD, stored=True, sent=sizes)
+        ghost = Ghost(key, folder, b"", content_type=None, type_guessed=False, base=base, heir=None)
+        ghost.late = bool(sizes)
         self._journal.removed(ghost.row)
         self._haunt(ghost)
 
@@ -359,9 +358,3 @@ class DeferredDeletes:
         if None not in (head.validator, base.validator):
             return head.validator != base.validator
         return bool(base.sent) and head.length not in (None, base.size)
-
-
-def _nameless(key: RecordKey, folder: Folder) -> Ghost:
-    """Make the ghost of a record that is no file's: nothing is known of it."""
-    base = replace(NO_RECORD, stored=True)
-    return Ghost(key, folder, b"", content_type=None, type_guessed=False, base=base, heir=None)

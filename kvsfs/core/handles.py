@@ -36,11 +36,6 @@ class FileHandle:
         return bool(self.flags & os.O_APPEND)
 
     @property
-    def writes(self) -> bool:
-        """Whether it was opened to write."""
-        return self.flags & os.O_ACCMODE != os.O_RDONLY
-
-    @property
     def dirty(self) -> bool:
         """Whether this handle's changes are not all in the store."""
         return self.written > self.content.stored_version

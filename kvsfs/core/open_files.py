@@ -173,7 +173,7 @@ class OpenFiles:
         others = [handle for handle in self.handles if handle.file is file]
         if not others or len(others) < file.handles:
             return
-        if any(h.writes or h.content.dirty or h.content is content for h in others):
+        if any(h.writable or h.content.dirty or h.content is content for h in others):
             return
         older = self._inodes.part(file)
         older.content = others[0].content

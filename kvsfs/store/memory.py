@@ -244,13 +244,7 @@ class MemoryStore:
         self, *, prefix: str | None = None, collection: str | None = None, page_size: int | None = None
     ) -> AsyncIterator[KeyEntry]:
         """All keys in order, page after page."""
-
-        async def fetch_page(cursor: str | None) -> KeyPage:
-            return await self.list_keys(
-                limit=page_size, exclusive_start_key=cursor, prefix=prefix, collection=collection
-            )
-
-        return KeyIterator(fetch_page)
+        return KeyIterator(self.list_keys, prefix=prefix, collection=collection, page_size=page_size)
 
     async def record_exists(self, key: RecordKey) -> bool:
         """Whether the record is there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 
 from kvsfs.errors import ProtocolViolation
 from kvsfs.types import KeyEntry, KeyPage
@@ -12,15 +13,22 @@ MAX_EMPTY_PAGES = 100
 
 
 class KeyIterator:
-    """Iterates over the keys that `fetch_page(exclusive_start_key)` lists.
+    """Iterates over the keys that a store's `list_keys` gives, from the first one on.
 
     An iterator and no generator: it may be left at any point without being closed. It checkpoints where it
-    fetches a page, not between the keys of one. Raises what `fetch_page` raises, and ProtocolViolation when a
+    fetches a page, not between the keys of one. Raises what `list_keys` raises, and ProtocolViolation when a
     page does not lead on: the cursor has to grow (in UTF-8 order), and there must be keys.
     """
 
-    def __init__(self, fetch_page: Callable[[str | None], Awaitable[KeyPage]]) -> None:
-        self._fetch_page = fetch_page
+    def __init__(
+        self,
+        list_keys: Callable[..., Awaitable[KeyPage]],
+        *,
+        prefix: str | None,
+        collection: str | None,
+        page_size: int | None,
+    ) -> None:
+        self._list_keys = partial(list_keys, prefix=prefix, collection=collection, limit=page_size)
         self._cursor: str | None = None
         self._entries: Iterator[KeyEntry] = iter(())
         self._is_last = False
@@ -38,7 +46,7 @@ class KeyIterator:
             await self._turn()
 
     async def _turn(self) -> None:
-        page = await self._fetch_page(self._cursor)
+        page = await self._list_keys(exclusive_start_key=self._cursor)
         self._empty_pages = 0 if page.items else self._empty_pages + 1
         if self._empty_pages > MAX_EMPTY_PAGES:
             raise ProtocolViolation("the list of keys goes on without a key")
