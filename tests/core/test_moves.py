@@ -188,7 +188,9 @@ def test_a_folder_that_gets_its_name_back_has_its_records_again(*, dirty: bool) 
                 await m.write_file("d/f", b"newer")
             m.hooks.hold("set_record")
             await m.rename("d", "e")
+            assert await m.names() == ["e"]
             await m.rename("e", "d")
+            assert await m.names() == ["d"]
             m.hooks.clear()
             m.fs.check_invariants()
             sent = m.calls["set_record"]

@@ -39,6 +39,7 @@ from tests.support.running import run_async
 TOKEN = "apify_api_t0ps3cret"
 KEY = RecordKey("OUTPUT")
 QUICK = Deadlines(connect=0.5, stall=0.4, total=0.6)
+UNPACKING = Deadlines(connect=0.5, stall=0.4, total=2.5)  # for bombs, on a machine that does other work
 SLACK = 1.5
 MEMORY = 48 * 1024 * 1024
 """Bytes: the largest answer in JSON, what Python makes of it, and what the test itself takes."""
@@ -100,13 +101,15 @@ def bounded_memory() -> Iterator[None]:
     assert peak < MEMORY
 
 
-def outcome(operation: Operation, *script: Step, meter: StoreMeter | None = None) -> object:
+def outcome(
+    operation: Operation, *script: Step, meter: StoreMeter | None = None, deadlines: Deadlines = QUICK
+) -> object:
     """Run against a server; its result or its StoreError, in time. Any other exception fails the test."""
 
     async def main() -> object:
         async with (
             fault_server(*script) as server,
-            ApifyStoreCollection(server.url, token=TOKEN, deadlines=QUICK, meter=meter) as stores,
+            ApifyStoreCollection(server.url, token=TOKEN, deadlines=deadlines, meter=meter) as stores,
         ):
             begun = trio.current_time()
             try:
@@ -114,7 +117,7 @@ def outcome(operation: Operation, *script: Step, meter: StoreMeter | None = None
             except errors.StoreError as error:
                 return error
             finally:
-                assert trio.current_time() - begun < QUICK.total + SLACK
+                assert trio.current_time() - begun < deadlines.total + SLACK
 
     found = run_async(main, within=20)
     gc.collect()
@@ -253,10 +256,9 @@ def test_a_bomb_is_read_in_pieces(encoding: str) -> None:
 def test_a_bomb_where_json_belongs(encoding: str, status: int) -> None:
     step = answering(status, BOMBS[encoding], headers={"Content-Encoding": encoding})
     with bounded_memory():
-        found = outcome(list_keys, step)
+        found = outcome(list_keys, step, deadlines=UNPACKING)
     assert isinstance(found, errors.StoreError)
-    if not isinstance(found, errors.StoreTimeout):  # which comes first on a busy machine
-        assert found.status == (None if status == 200 else status)
+    assert found.status == (None if status == 200 else status)
 
 
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "zstd", "br, gzip", "x" * 10_000])
