@@ -17,10 +17,13 @@ from kvsfs.config import API_URL
 from kvsfs.errors import RecordNotFound, RequestRefused, StoreNotFound
 from kvsfs.metrics import StoreMeter
 from kvsfs.signatures import sign_record, sign_storage
+from kvsfs.store.archive import Take, Wanted, unpack
 from kvsfs.store.calls import ApiClient, Call, query_string
+from kvsfs.store.decoding import decoded
 from kvsfs.store.limit import Headroom
 from kvsfs.store.paging import KeyIterator
 from kvsfs.store.parsing import (
+    parse_encoding,
     parse_head,
     parse_key_page,
     parse_run_id,
@@ -265,6 +268,30 @@ class ApifyStore:
                 return
             async with aclosing(ApifyRecordStream(answer, byte_range)) as stream:
                 yield stream
+
+    async def read_records(
+        self,
+        take: Take,
+        wanted: Wanted,
+        *,
+        prefix: str | None = None,
+        collection: str | None = None,
+    ) -> str | None:
+        """Read all records below a prefix in one answer (keyValueStore_records_get); unpacked in a thread."""
+        call = replace(
+            self._store_call("read_records", "GET"),
+            path=f"{self._path}/records",
+            query={"prefix": prefix, "collection": collection, "signature": self._signature},
+            accepted=frozenset({200}),
+            follows_redirects=True,
+            streamed=True,
+        )
+        async with (
+            self._api.stream(call) as answer,
+            aclosing(decoded(answer, parse_encoding(answer.headers))) as chunks,
+        ):
+            await unpack(chunks, wanted, take)
+            return parse_validator(answer.headers.get("date"))
 
     async def set_record(
         self,

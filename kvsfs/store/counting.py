@@ -37,6 +37,7 @@ class CountingStore:
         self.record_exists = store.record_exists
         self.head_record = store.head_record
         self.get_record = store.get_record
+        self.read_records = store.read_records
         self.record_public_url = store.record_public_url
         self.keys_public_url = store.keys_public_url
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 import trio
 
 from kvsfs.errors import StoreError
+from kvsfs.store.archive import Take, Wanted
 from kvsfs.store.paging import KeyIterator
 from kvsfs.store.protocol import RecordBody, RecordStream, Store
 from kvsfs.types import (
@@ -141,6 +142,18 @@ class FollowingStore:
         with self._calling() as store:
             async with store.get_record(key, byte_range=byte_range, if_none_match=if_none_match) as stream:
                 yield stream
+
+    async def read_records(
+        self,
+        take: Take,
+        wanted: Wanted,
+        *,
+        prefix: str | None = None,
+        collection: str | None = None,
+    ) -> str | None:
+        """Read all records below a prefix in one answer."""
+        with self._calling() as store:
+            return await store.read_records(take, wanted, prefix=prefix, collection=collection)
 
     async def set_record(
         self,

@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import TypeAlias
 from urllib.parse import urlencode
 
@@ -30,6 +31,7 @@ import trio
 
 from kvsfs.errors import NotAuthorized, RecordNotFound, RequestRefused, StoreNotFound
 from kvsfs.signatures import sign_record, sign_storage
+from kvsfs.store.archive import Entry, Take, Wanted
 from kvsfs.store.decoding import decoded
 from kvsfs.store.paging import KeyIterator
 from kvsfs.store.protocol import RecordBody, RecordStream
@@ -275,6 +277,27 @@ class MemoryStore:
         async with aclosing(MemoryRecordStream(record, byte_range, self._piece_of(key))) as stream:
             yield stream
 
+    async def read_records(
+        self,
+        take: Take,
+        wanted: Wanted,
+        *,
+        prefix: str | None = None,
+        collection: str | None = None,  # noqa: ARG002 - as in list_keys
+    ) -> str | None:
+        """Read all records below a prefix; `piece` is awaited before each, and each is handed over by itself."""
+        await self._collection.enter("read_records")
+        began = self._collection.now()
+        keys = sorted(key for key in self._contents().records if key.startswith(prefix or ""))
+        await self._collection.leave("read_records")
+        for place, key in enumerate(keys):
+            await self._piece_of(RecordKey(prefix or ""))(place)
+            record = self._record(key)
+            if record is not None and key in wanted.keys:
+                content = await _decoded(record)
+                await take([Entry(key, content if len(content) <= wanted.largest else None)])
+        return format_datetime(began, usegmt=True)
+
     async def set_record(
         self,
         key: RecordKey,
@@ -365,6 +388,15 @@ class MemoryStore:
             accepts_ranges=encoding is None,
         )
         return _Record(stored, head)
+
+
+async def _decoded(record: _Record) -> bytes:
+    async with aclosing(MemoryRecordStream(record, None, _nothing)) as stream:
+        return b"".join([piece async for piece in stream.chunks()])
+
+
+async def _nothing(_offset: int) -> None:
+    pass
 
 
 class MemoryRecordStream:

@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Protocol
 
+from kvsfs.store.archive import Take, Wanted
 from kvsfs.types import (
     ByteRange,
     ContentEncoding,
@@ -105,6 +106,23 @@ class Store(Protocol):
         With `if_none_match` (headers seen earlier) the context gives None when the record is still that
         version; without a validator in them it is simply read. Raises RecordNotFound.
         A range past the record's end raises RequestRefused with status 416.
+        """
+
+    async def read_records(
+        self,
+        take: Take,
+        wanted: Wanted,
+        *,
+        prefix: str | None = None,
+        collection: str | None = None,
+    ) -> str | None:
+        """Read all records below a prefix in one answer, and hand the wanted ones over (keyValueStore_records_get).
+
+        Each is as it is at some moment after the call began, and comes at most once; in which order is not promised.
+        One of more than `wanted.largest` bytes is handed over without them. Whether a record that is stored with a
+        Content-Encoding comes decoded is not promised, either. Gives the server's time when it began to answer, as a
+        Last-Modified would name it. Raises ProtocolViolation for an archive of more than `wanted.at_most` bytes, or
+        one that is damaged: what was handed over by then is sound. What `take` raises passes through.
         """
 
     async def set_record(

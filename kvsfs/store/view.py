@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 from kvsfs.errors import RequestRefused
+from kvsfs.store.archive import Entry, Take, Wanted
 from kvsfs.store.paging import KeyIterator
 from kvsfs.store.protocol import RecordBody, RecordStream, Store
 from kvsfs.types import ByteRange, ContentEncoding, KeyEntry, KeyPage, RecordHead, RecordKey
@@ -99,6 +100,26 @@ class ViewStore:
         """Read a record."""
         return self._store.get_record(self._below(key), byte_range=byte_range, if_none_match=if_none_match)
 
+    async def read_records(
+        self,
+        take: Take,
+        wanted: Wanted,
+        *,
+        prefix: str | None = None,
+        collection: str | None = None,
+    ) -> str | None:
+        """Read all records of the view below a prefix in one answer."""
+
+        async def take_shown(found: Sequence[Entry]) -> None:
+            await take([replace(entry, key=self._name(entry.key)) for entry in found])
+
+        return await self._store.read_records(
+            take_shown,
+            replace(wanted, keys={self._below(key) for key in wanted.keys}),
+            prefix=self._prefix + (prefix or "") or None,
+            collection=self._collection(collection),
+        )
+
     async def set_record(
         self,
         key: RecordKey,
@@ -144,7 +165,10 @@ class ViewStore:
         return RecordKey(self._prefix + key)
 
     def _shown(self, entry: KeyEntry) -> KeyEntry:
-        return replace(entry, key=RecordKey(entry.key[len(self._prefix) :]))
+        return replace(entry, key=self._name(entry.key))
+
+    def _name(self, key: RecordKey) -> RecordKey:
+        return RecordKey(key[len(self._prefix) :])
 
     def _collection(self, asked: str | None) -> str | None:
         if self._group is None or asked == self._group.id:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,7 +20,9 @@ import pytest
 import trio
 
 from kvsfs import errors
+from kvsfs.errors import FileError
 from kvsfs.store.apify import ApifyStoreCollection
+from kvsfs.store.archive import Entry, Wanted
 from kvsfs.store.bodies import BytesBody, FileBody
 from kvsfs.store.following import FollowingStore
 from kvsfs.store.memory import MemoryStoreCollection
@@ -435,6 +439,42 @@ def test_conditional_reads(subject: Subject) -> None:
             assert written.validator == stream.head.validator != seen.validator
         async with store.get_record(key, if_none_match=RecordHead(TEXT)) as stream:
             assert stream is not None
+
+    subject.run(test)
+
+
+def test_all_records_below_a_prefix_in_one_answer(subject: Subject) -> None:
+    async def test(_stores: StoreCollection, store: Store) -> None:
+        kept = {f"img!2F{number:04}": b"%d" % number for number in range(60)} | {"img!2F": b""}
+        for key, content in kept.items():
+            await put(store, key, content)
+        await put(store, "img!2Flarge", bytes(100_001))
+        await put(store, "img!2Funwanted", b"x")
+        await put(store, "other", b"x")
+        packed = BytesBody(gzip.compress(b"text " * 1000))
+        await store.set_record(
+            RecordKey("img!2Fgz"), packed, content_type="text/plain", content_encoding="gzip"
+        )
+        keys = [*kept, "img!2Flarge", "img!2Fgz", "other", "absent"]
+        wanted = Wanted(frozenset(map(RecordKey, keys)), largest=100_000, at_most=10_000_000)
+        found: list[Entry] = []
+
+        async def take(entries: Sequence[Entry]) -> None:
+            found.extend(entries)
+
+        date = await store.read_records(take, wanted, prefix="img!2F")
+        expected = kept | {"img!2Flarge": None, "img!2Fgz": b"text " * 1000}
+        assert {str(entry.key): entry.content for entry in found} == expected
+        assert len(found) == len(expected)
+        assert date is not None
+        assert parsedate_to_datetime(date).tzinfo is not None
+
+        async def refuse(_entries: Sequence[Entry]) -> None:
+            raise FileError(errno.EDQUOT)
+
+        with pytest.raises(FileError):
+            await store.read_records(refuse, wanted)
+        assert await read(store, "other") == b"x"
 
     subject.run(test)
 
