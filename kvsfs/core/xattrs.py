@@ -7,26 +7,21 @@ answer by name. Names outside `user.` get EOPNOTSUPP, after which `ls` stops ask
 from __future__ import annotations
 
 import errno
-import json
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from datetime import timedelta
-from typing import get_args
 
 from kvsfs.core import content_types
 from kvsfs.core.inodes import File, Folder
 from kvsfs.core.records import Records
+from kvsfs.core.store_xattrs import StoreXattrs
 from kvsfs.core.versions import Versions
-from kvsfs.errors import FileError, StoreNotFound
+from kvsfs.errors import FileError
 from kvsfs.store.protocol import Store
-from kvsfs.types import GeneralAccess, StoreInfo
 
 MIME_TYPE = b"user.mime_type"
 PUBLIC_URL = b"user.apify.public_url"
 """A folder's takes parameters, as in `user.apify.public_url?expires=3600&limit=10`: seconds, and keys at a time."""
-
-_GENERAL_ACCESS: tuple[GeneralAccess, ...] = get_args(GeneralAccess)
 
 FileReader = Callable[[File], Awaitable[str | None]]
 
@@ -38,6 +33,7 @@ class Xattrs:
         self._store = store
         self._versions = versions
         self._records = records
+        self._of_store = StoreXattrs(store)
         self._of_file: dict[bytes, FileReader] = {
             MIME_TYPE: self._mime_type,
             b"user.apify.key": self._key,
@@ -56,7 +52,7 @@ class Xattrs:
             reader = self._of_file.get(name)
             value = await reader(inode) if reader is not None else None
         elif inode.parent is None:
-            value = await self._of_store(name)
+            value = await self._of_store.get(name)
         if value is None:
             raise FileError(errno.ENODATA)
         return value.encode()
@@ -71,8 +67,8 @@ class Xattrs:
         _require_user(name)
         if isinstance(inode, File) and name == MIME_TYPE:
             await self._set_mime_type(inode, value)
-        elif isinstance(inode, Folder) and inode.parent is None and name in _WRITABLE_OF_STORE:
-            await self._set_of_store(name, value)
+        elif isinstance(inode, Folder) and inode.parent is None and name.startswith(b"user.apify."):
+            await self._of_store.set(name, value)
         elif name.startswith((b"user.apify.", b"user.kvsfs.")):
             raise FileError(errno.EPERM)
         else:
@@ -131,29 +127,6 @@ class Xattrs:
         if file.content_type != content_type:
             await self._records.retype(file, content_type)
 
-    async def _of_store(self, name: bytes) -> str | None:
-        if name == b"user.apify.keys_public_url":
-            return await self._store.keys_public_url()
-        reader = _READABLE_OF_STORE.get(name)
-        if reader is None:
-            return None
-        info = await self._store.get()
-        if info is None:
-            raise StoreNotFound("the store does not exist any more")
-        return reader(info)
-
-    async def _set_of_store(self, name: bytes, value: bytes) -> None:
-        text = value.decode(errors="replace").strip("\0")
-        if name == b"user.apify.general_access":
-            access = next((a for a in _GENERAL_ACCESS if a == text), None)
-            if access is None:
-                raise FileError(errno.EINVAL)
-            await self._store.update(general_access=access)
-        elif name == b"user.apify.name":
-            await self._store.update(name=text)
-        else:
-            await self._store.update(title=text)
-
 
 def _parameters(text: bytes) -> dict[str, int]:
     found = {}
@@ -168,16 +141,3 @@ def _parameters(text: bytes) -> dict[str, int]:
 def _require_user(name: bytes) -> None:
     if not name.startswith(b"user."):
         raise FileError(errno.EOPNOTSUPP)
-
-
-_WRITABLE_OF_STORE = (b"user.apify.name", b"user.apify.title", b"user.apify.general_access")
-
-_READABLE_OF_STORE: dict[bytes, Callable[[StoreInfo], str | None]] = {
-    b"user.apify.id": lambda info: info.id,
-    b"user.apify.name": lambda info: info.name,
-    b"user.apify.title": lambda info: info.title,
-    b"user.apify.general_access": lambda info: info.general_access,
-    b"user.apify.created_at": lambda info: info.created_at.isoformat(),
-    b"user.apify.modified_at": lambda info: info.modified_at.isoformat(),
-    b"user.apify.stats": lambda info: json.dumps(asdict(info.stats)),
-}

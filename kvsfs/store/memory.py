@@ -201,6 +201,9 @@ class MemoryStore:
         """Change what is not None."""
         await self._collection.enter("update")
         contents, info = self._contents(), self._contents().info
+        taken = self._collection.find(f"~{name}")
+        if name is not None and taken not in (None, contents):
+            raise RequestRefused(f"there is another store of the name {name}", status=400)
         contents.info = replace(
             info,
             name=name or info.name,

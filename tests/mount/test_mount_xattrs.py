@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.mount.conftest import Mount
-from tests.support.mounting import Mounted, failing
-from tests.support.serving import RunningServer
+from tests.support.mounting import Mounted, Sandbox, failing, mounted_store
+from tests.support.serving import RunningServer, running_server
 from tests.support.store_api import StoreApi
 
 pytestmark = pytest.mark.fuse
@@ -164,6 +166,43 @@ def test_the_stores_own_attributes(mount: Mount, store: StoreApi) -> None:
     assert (info["title"], info["generalAccess"]) == ("A title", "RESTRICTED")
 
 
+def test_a_store_gets_another_name_unless_that_is_none_or_taken(mount: Mount, store: StoreApi) -> None:
+    taken, free = (f"store-{secrets.token_hex(4)}" for _ in range(2))
+    StoreApi.create(store.client, taken)
+    with mount() as mounted:
+        os.setxattr(mounted.path, "user.apify.name", free.encode())
+        assert attribute(mounted, "user.apify.name", ".") == free
+        for name, expected in ((taken, errno.EEXIST), ("no name", errno.EINVAL), ("x" * 64, errno.EINVAL)):
+            with failing(expected):
+                os.setxattr(mounted.path, "user.apify.name", name.encode())
+        with failing(errno.EINVAL):
+            os.setxattr(mounted.path, "user.apify.general_access", b"EVERYBODY")
+        with failing(errno.EPERM):
+            os.setxattr(mounted.path, "user.apify.created_at", b"2024-01-01")
+        assert attribute(mounted, "user.apify.name", ".") == free
+        mounted.expect_log(f"cannot be called {taken}")
+        mounted.expect_log("'no name' is no store's name")
+        mounted.expect_log("'x{64}' is no store's name")
+        mounted.expect_log("'EVERYBODY' is no general access of a store: it is one of .*RESTRICTED")
+
+
+def test_a_store_of_somebody_else_keeps_its_attributes(tmp_path: Path, sandbox: Sandbox) -> None:
+    """`EACCES`: that the store can be read does not make it one's own."""
+    with running_server(
+        tmp_path / "data", tokens=["joes=joe", "anns=ann"], request_log=tmp_path / "log"
+    ) as server:
+        with httpx.Client(base_url=server.url, headers={"Authorization": "Bearer joes"}) as client:
+            store = StoreApi.create(client, "public")
+            path = f"/v2/key-value-stores/{store.id}"
+            client.put(path, json={"generalAccess": "ANYONE_WITH_NAME_CAN_READ"}).raise_for_status()
+        with mounted_store(sandbox, "joe/public", token="anns", server=server) as mounted:
+            for name in ("name", "title", "general_access"):
+                with failing(errno.EACCES):
+                    os.setxattr(mounted.path, f"user.apify.{name}", b"RESTRICTED")
+            assert attribute(mounted, "user.apify.name", ".") == "public"
+            mounted.expect_log("setxattr: .*nsufficient permissions")
+
+
 def test_the_state_of_a_file(mounted: Mounted) -> None:
     path = mounted.path / "f"
     with path.open("wb", buffering=0) as file:
@@ -197,6 +236,4 @@ def test_what_is_refused(mount: Mount, store: StoreApi) -> None:
         for value in (b"", b"no type", b"a/b\r\nX: y", b"\xff/\xff"):
             with failing(errno.EINVAL):
                 os.setxattr(file, MIME_TYPE, value)
-        with failing(errno.EINVAL):
-            os.setxattr(mounted.path, "user.apify.general_access", b"EVERYBODY")
     assert store.content_type("f") == "text/x-special"
