@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 from decimal import Decimal
 from urllib.parse import urlsplit
-
-from kvsfs.errors import CommandError, ExitCode
 
 API_URL = "https://api.apify.com"
 
@@ -70,41 +67,6 @@ def check_api_url(url: str) -> None:
         "the API's URL must read https://HOST or http://HOST, with :PORT if need be, and without user or password: "
         "see --api-url and APIFY_API_BASE_URL; a token goes into APIFY_TOKEN or --token-file"
     )
-
-
-def find_token(token_file: str | None) -> str | None:
-    """Give the token: of the file, else of APIFY_TOKEN, else of the Apify CLI's auth.json; None if none has one.
-
-    Raises CommandError for a file that was named and cannot be used.
-    """
-    if token_file is not None:
-        return _read_token_file(token_file)
-    return os.environ.get("APIFY_TOKEN") or _token_of_apify_cli()
-
-
-def _read_token_file(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            token = file.read().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise CommandError(ExitCode.NO_TOKEN, f"cannot read the token file {path}: {reason}") from None
-    if mode & 0o077:
-        message = f"the token file {path} can be read by others: chmod 600 {path}"
-        raise CommandError(ExitCode.NO_TOKEN, message)
-    if not token:
-        raise CommandError(ExitCode.NO_TOKEN, f"the token file {path} is empty")
-    return token
-
-
-def _token_of_apify_cli() -> str | None:
-    try:
-        with open(os.path.expanduser("~/.apify/auth.json"), encoding="utf-8") as file:
-            token = json.load(file)["token"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return token if isinstance(token, str) else None
 
 
 def folder_for(variable: str, fallback: str) -> str:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import resource
-import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 import trio
 
 from kvsfs import config
 from kvsfs.cache.blobs import BlobFolder
 from kvsfs.cache.folder import CacheFolder
-from kvsfs.control import tasks
+from kvsfs.control import signals
 from kvsfs.control.commands import Commands
 from kvsfs.control.server import ControlServer
 from kvsfs.control.status import DRAINING, About, Status
@@ -87,7 +86,8 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
             mounted.following.on_switch = status.moved
             filesystem.follow(mounted.following)
         session = Session(filesystem, settings.mount_point, invalidation)
-        presence = await _serve(session, settings, status, background, ready)
+        change_token = partial(signals.change_token, status, mounted.credential, mounted.try_token)
+        presence = await _serve(session, settings, status, background, ready, change_token)
         left = await (_drain(filesystem, settings.drain_timeout) if status.drains else _hand_over(filesystem))
         background.cancel_scope.cancel()
     presence.end(left)
@@ -100,6 +100,7 @@ async def _serve(
     status: Status,
     background: trio.Nursery,
     ready: Callable[[], None],
+    change_token: Callable[[], Awaitable[None]],
 ) -> Presence:
     session.mount(MountOptions(shown(settings.source), settings.read_only, settings.allow_other))
     try:
@@ -108,46 +109,20 @@ async def _serve(
             presence.folder, settings.mount_point, Commands(status, status.steering).by_name()
         )
         await background.start(control.run)
-        await background.start(_dump_on_signal, status)
+        await background.start(signals.dump, status)
         async with trio.open_nursery() as nursery:
 
             async def answering() -> None:
                 ready()
                 log.info("%s is mounted on %s", shown(settings.source), settings.mount_point)
 
-            await nursery.start(_detach_on_signal, session)
+            await nursery.start(signals.leave, session, change_token)
             await session.serve(answering)
             nursery.cancel_scope.cancel()
     finally:
         session.close()
     status.state = DRAINING
     return presence
-
-
-async def _detach_on_signal(session: Session, task_status: trio.TaskStatus[None]) -> None:
-    """Leave the tree at the first signal; a later one changes nothing: open files are served on.
-
-    SIGHUP too: it is what a mount in the foreground gets when its terminal is closed.
-    """
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        task_status.started()
-        detached = False
-        async for number in signals:
-            log.info("%s: leaving", signal.Signals(number).name)
-            detached = detached or await session.detach()
-
-
-async def _dump_on_signal(status: Status, task_status: trio.TaskStatus[None]) -> None:
-    """Write what the daemon is doing to the log at SIGUSR1, as often as it comes."""
-    with trio.open_signal_receiver(signal.SIGUSR1) as signals:
-        task_status.started()
-        async for _ in signals:
-            try:
-                log.info(
-                    "SIGUSR1: tasks\n%s\nstatistics\n%s", tasks.tree(), json.dumps(status.now(), indent=2)
-                )
-            except Exception:
-                log.exception("SIGUSR1: not all can be told")
 
 
 async def _drain(filesystem: FileSystem, seconds: float) -> list[str]:

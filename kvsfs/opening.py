@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
-from kvsfs import config
+from kvsfs import config, credentials
 from kvsfs.core import names
 from kvsfs.core.fitting import raw_folder
+from kvsfs.credentials import Credential, Found
 from kvsfs.errors import (
     CommandError,
     ExitCode,
@@ -34,6 +36,10 @@ from kvsfs.types import StoreInfo
 TOKEN_HINT = "set APIFY_TOKEN, name a file with --token-file, or log in with the Apify CLI"  # noqa: S105
 
 
+TryToken = Callable[[str, str], Awaitable[None]]
+"""Takes a store's ID and a token."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A store that answers. `identity` is the same each time that it is opened, and names its cache folder."""
@@ -50,6 +56,10 @@ class Opened:
     """What `store` asks, where it may lead to another one."""
     longest_key: int = names.MAX_KEY_LENGTH
     """Characters that a key of `store` can have."""
+    credential: Credential = field(default_factory=lambda: Credential(None))
+    """What its requests carry."""
+    try_token: TryToken | None = None
+    """Raises StoreError where another token may not read the store; None where there is no changing it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +68,13 @@ class _Api:
 
     stores: ApifyStoreCollection
     identity: str
-    has_token: bool
+    credential: Credential
     meter: StoreMeter
+
+    @property
+    def has_token(self) -> bool:
+        """Whether requests carry one."""
+        return self.credential.token is not None
 
 
 @asynccontextmanager
@@ -81,6 +96,9 @@ async def opened(settings: MountConfig, *, make_local: bool = True) -> AsyncIter
         collection = settings.collection
         if isinstance(source, SharedSource):
             prefix, collection = source.prefix + prefix, collection or source.collection
+        found = replace(found, credential=api.credential)
+        if isinstance(source, RemoteSource | RunSource):
+            found = replace(found, try_token=partial(_try_token, settings))
         yield _narrowed(found, prefix, collection)
 
 
@@ -100,8 +118,21 @@ def key_prefix(shown: str) -> str:
 @asynccontextmanager
 async def account(settings: MountConfig) -> AsyncIterator[ApifyStoreCollection]:
     """Give the stores that the settings' token sees at their API. Raises CommandError."""
-    async with _remote(settings.api_url, config.find_token(settings.token_file), settings) as api:
+    async with _remote(settings.api_url, await _credential(settings), settings) as api:
         yield api.stores
+
+
+async def _credential(settings: MountConfig) -> Credential:
+    read = partial(credentials.find, settings.token_file)
+    return Credential(await read(), read)
+
+
+async def _try_token(settings: MountConfig, store_id: str, token: str) -> None:
+    """Ask for the store with another token, on a connection of its own: the mount's calls go on with theirs."""
+    deadlines = Deadlines.within(settings.timeout)
+    async with ApifyStoreCollection(settings.api_url, token=token, deadlines=deadlines) as stores:
+        if await stores.store(store_id).get() is None:
+            raise PermissionDenied(f"store {store_id}: this token does not see it")
 
 
 @contextmanager
@@ -132,32 +163,33 @@ async def _api_of(source: Source, settings: MountConfig) -> AsyncIterator[_Api]:
         async with _local(settings) as api:
             yield api
     elif isinstance(source, SharedSource):  # no token: it is nothing to whomever the URL leads to
-        async with _remote(source.base_url, None, settings) as api:
+        async with _remote(source.base_url, Credential(None), settings) as api:
             yield api
     else:
-        async with _remote(settings.api_url, config.find_token(settings.token_file), settings) as api:
+        async with _remote(settings.api_url, await _credential(settings), settings) as api:
             yield api
 
 
 @asynccontextmanager
 async def _local(settings: MountConfig) -> AsyncIterator[_Api]:
     folder, meter, deadlines = config.local_data_folder(), StoreMeter(), Deadlines.within(settings.timeout)
-    async with (
-        local_server(folder) as server,
-        ApifyStoreCollection(server.url, token=server.token, deadlines=deadlines, meter=meter) as stores,
-    ):
-        yield _Api(stores, f"local:{folder}", has_token=True, meter=meter)
+    async with local_server(folder) as server:
+        credential = Credential(Found(server.token, "its own server"))
+        async with ApifyStoreCollection(
+            server.url, token=credential, deadlines=deadlines, meter=meter
+        ) as stores:
+            yield _Api(stores, f"local:{folder}", credential, meter)
 
 
 @asynccontextmanager
-async def _remote(url: str, token: str | None, settings: MountConfig) -> AsyncIterator[_Api]:
+async def _remote(url: str, credential: Credential, settings: MountConfig) -> AsyncIterator[_Api]:
     meter = StoreMeter()
     with explained(url):
         stores = ApifyStoreCollection(
-            url, token=token, deadlines=Deadlines.within(settings.timeout), meter=meter
+            url, token=credential, deadlines=Deadlines.within(settings.timeout), meter=meter
         )
     async with stores:
-        yield _Api(stores, url, token is not None, meter)
+        yield _Api(stores, url, credential, meter)
 
 
 def _narrowed(found: Opened, prefix: str, collection: str | None) -> Opened:

@@ -168,7 +168,7 @@ class MountConfig:
         variables=("APIFY_API_BASE_URL", "APIFY_CLIENT_BASE_URL"),
     )
     token_file: str | None = option(
-        FILE, None, "File that holds the token.", shown="APIFY_TOKEN, ~/.apify/auth.json"
+        FILE, None, "File that holds the token.", shown="APIFY_TOKEN, systemd, the Apify CLI"
     )
     timeout: float = option(
         POSITIVE_DURATION,

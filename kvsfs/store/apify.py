@@ -14,6 +14,7 @@ from typing import Self
 from urllib.parse import quote
 
 from kvsfs.config import API_URL
+from kvsfs.credentials import Credential, Found
 from kvsfs.errors import RecordNotFound, RequestRefused, StoreNotFound
 from kvsfs.metrics import StoreMeter
 from kvsfs.signatures import sign_record, sign_storage
@@ -58,11 +59,13 @@ class ApifyStoreCollection:
         self,
         base_url: str = API_URL,
         *,
-        token: str | None = None,
+        token: str | Credential | None = None,
         deadlines: Deadlines | None = None,
         meter: StoreMeter | None = None,
     ) -> None:
         """Raise NotAuthorized for a token that cannot be one, StoreUnreachable for an unusable proxy."""
+        if not isinstance(token, Credential):
+            token = Credential(None if token is None else Found(token, "the caller"))
         self._api = ApiClient(
             base_url, token, deadlines=deadlines or Deadlines(), meter=meter or StoreMeter()
         )

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import httpx
 import trio
 
+from kvsfs.credentials import Credential
 from kvsfs.errors import NotAuthorized, ProtocolViolation, RequestRefused, StoreError, StoreUnreachable
 from kvsfs.metrics import StoreMeter
 from kvsfs.store import faults
@@ -94,11 +95,12 @@ def query_string(query: Query) -> str:
 class ApiClient:
     """Sends calls. Every method raises StoreError only, checkpoints, and keeps the `Deadlines`."""
 
-    def __init__(self, base_url: str, token: str | None, *, deadlines: Deadlines, meter: StoreMeter) -> None:
-        if token is not None and not (token and token.isascii() and token.isprintable()):
-            raise NotAuthorized("the token holds characters that no token has: check where it comes from")
+    def __init__(
+        self, base_url: str, credential: Credential, *, deadlines: Deadlines, meter: StoreMeter
+    ) -> None:
+        _check_token(credential.token)
         self.base_url = _checked(base_url)
-        self._token = token
+        self._credential = credential
         self._deadlines = deadlines
         self._meter = meter
         self._http = HttpClients(self.base_url, deadlines)
@@ -161,7 +163,7 @@ class ApiClient:
 
     async def _open(self, call: Call) -> Answer:
         """Make one attempt: follow redirects, raise a refusal, give an accepted answer."""
-        answer = await self._ask(call)
+        answer = await self._ask_with_token(call)
         for _hop in range(MAX_HOPS):
             if not (call.follows_redirects and answer.status in _REDIRECTS):
                 break
@@ -171,6 +173,22 @@ class ApiClient:
             return answer
         async with aclosing(answer):
             raise await self._refusal(call, answer)
+
+    async def _ask_with_token(self, call: Call) -> Answer:
+        """Ask the API; a token that it does not know is looked for anew, and if there is another, that one is tried."""
+        token = self._credential.token
+        answer = await self._ask(call)
+        if answer.status != HTTPStatus.UNAUTHORIZED:
+            return answer
+        try:
+            renewed = await self._credential.is_renewed(token)
+        except BaseException:
+            await answer.aclose()
+            raise
+        if not renewed:
+            return answer
+        await answer.aclose()
+        return await self._ask(call)
 
     async def _ask(self, call: Call) -> Answer:
         """Ask the API, when it is the call's turn, unless it is known not to answer."""
@@ -293,10 +311,18 @@ class ApiClient:
             log.debug("the body of an answer broke off: its headers were all that was asked for")
 
     def _without_token(self, message: str | None) -> str | None:
-        return message.replace(self._token, "***") if message and self._token else message
+        return message and self._credential.struck_out(message)
 
     def _authorization(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        token = self._credential.token
+        _check_token(token)
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _check_token(token: str | None) -> None:
+    """Raise NotAuthorized for what no header can hold."""
+    if token is not None and not (token and token.isascii() and token.isprintable()):
+        raise NotAuthorized("the token holds characters that no token has: check where it comes from")
 
 
 def _checked(base_url: str) -> str:

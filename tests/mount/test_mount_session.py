@@ -161,7 +161,7 @@ def test_two_mounts_of_one_store_see_each_others_files(mount: Mount, store: Stor
     assert store.keys() == ["f", "g"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_detaches_and_serves_open_files_to_their_end(
     mount: Mount, store: StoreApi, number: signal.Signals
 ) -> None:
