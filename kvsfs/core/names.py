@@ -98,7 +98,9 @@ def decode(key: RecordKey) -> bytes:
 
 def display(component: bytes) -> bytes:
     """Return the file name for a component of a raw path. Each has one, no two have the same."""
-    return _NO_FILE_NAME.get(component) or _TAKEN_FOR_ANOTHER.sub(rb"\g<0>21", component)
+    if component in _NO_FILE_NAME:
+        return _NO_FILE_NAME[component]
+    return _TAKEN_FOR_ANOTHER.sub(rb"\g<0>21", component) if b"!" in component else component
 
 
 def component(name: bytes) -> bytes:
