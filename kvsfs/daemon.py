@@ -102,7 +102,9 @@ async def _serve(
     ready: Callable[[], None],
     change_token: Callable[[], Awaitable[None]],
 ) -> Presence:
-    session.mount(MountOptions(shown(settings.source), settings.read_only, settings.allow_other))
+    session.mount(
+        MountOptions(shown(settings.source), settings.read_only, settings.allow_other, settings.noexec)
+    )
     try:
         presence = Presence(settings.mount_point)
         control = ControlServer(

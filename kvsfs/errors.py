@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import enum
 import os
+from typing import Self
 
 
 class KvsfsError(Exception):
@@ -100,37 +101,50 @@ class FileError(KvsfsError):
 
 
 class ExitCode(enum.IntEnum):
-    """Exit codes of the commands. 1 and 2 are the shell's and the option parser's usual ones."""
+    """Exit codes of the commands: the table from which `--help`, README and the man pages have them.
 
-    OK = 0
-    UNEXPECTED = 1
-    USAGE = 2
-    NO_TOKEN = 10
-    TOKEN_REFUSED = 11
-    NO_PERMISSION = 12
-    NO_SUCH_STORE = 13
-    UNREACHABLE = 14
-    INVALID_SOURCE = 15
-    NO_SUCH_RUN = 16
-    SIGNATURE_REFUSED = 17
-    INVALID_NAME = 18
-    NOT_CONFIRMED = 19
-    MOUNT_POINT_MISSING = 20
-    MOUNT_POINT_NOT_A_FOLDER = 21
-    MOUNT_POINT_NOT_EMPTY = 22
-    ALREADY_MOUNTED = 23
-    NOT_MOUNTED = 24
-    BUSY = 25
-    NO_FUSE_DEVICE = 30
-    NO_FUSERMOUNT = 31
-    MOUNT_FAILED = 32
-    CACHE_UNUSABLE = 33
-    NOT_ALL_UPLOADED = 40
-    NOTHING_PENDING = 41
-    NO_ANSWER = 42
-    ADDRESS_IN_USE = 50
-    DATA_DAMAGED = 51
-    NOT_ALL_FITS = 60
+    1 and 2 are the shell's and the option parser's usual ones; 130 is what shells show after SIGINT.
+    """
+
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str = "") -> Self:
+        """Make a member of the table: its code, and what it says to people."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    OK = 0, "done"
+    UNEXPECTED = 1, "unexpected: please report it"
+    USAGE = 2, "a wrong option or argument"
+    NO_TOKEN = 10, "no token"
+    TOKEN_REFUSED = 11, "the token is not known"
+    NO_PERMISSION = 12, "no permission"
+    NO_SUCH_STORE = 13, "no such store"
+    UNREACHABLE = 14, "the API cannot be reached"
+    INVALID_SOURCE = 15, "not a source"
+    NO_SUCH_RUN = 16, "no such run"
+    SIGNATURE_REFUSED = 17, "the signature of a URL is refused"
+    INVALID_NAME = 18, "a name that no store can have, or that is taken"
+    NOT_CONFIRMED = 19, "nobody has confirmed it"
+    MOUNT_POINT_MISSING = 20, "the mount point is missing"
+    MOUNT_POINT_NOT_A_FOLDER = 21, "the mount point is not a folder"
+    MOUNT_POINT_NOT_EMPTY = 22, "the mount point is not empty"
+    ALREADY_MOUNTED = 23, "something is mounted there already"
+    NOT_MOUNTED = 24, "nothing of kvsfs is mounted there"
+    BUSY = 25, "the mount is in use"
+    NO_FUSE_DEVICE = 30, "/dev/fuse is missing"
+    NO_FUSERMOUNT = 31, "fusermount3 is missing"
+    MOUNT_FAILED = 32, "mounting failed"
+    CACHE_UNUSABLE = 33, "the cache or data folder cannot be used"
+    NOT_ALL_UPLOADED = 40, "not all was uploaded"
+    NOTHING_PENDING = 41, "nothing is pending there"
+    NO_ANSWER = 42, "the mount's daemon does not answer"
+    ADDRESS_IN_USE = 50, "the address is in use"
+    DATA_DAMAGED = 51, "a data folder is damaged"
+    NOT_ALL_FITS = 60, "not all in the folder fits a store"
+    INTERRUPTED = 130, "interrupted (Ctrl-C)"
 
 
 class CommandError(KvsfsError):

@@ -180,6 +180,7 @@ class MountConfig:
     )
 
     # What other processes see
+    noexec: bool = option(FLAG, False, "Let no program be started from the mount.", words={"exec": "false"})
     allow_other: bool = option(FLAG, False, "Let other users in.")
     uid: int | None = option(INTEGER, None, "Owner of all files.", shown="yours")
     gid: int | None = option(INTEGER, None, "Group of all files.", shown="yours")

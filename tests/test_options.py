@@ -102,7 +102,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     command = Command(tmp_path, monkeypatch, started)
     paths = (str(command.user_file), str(command.system_file))
     monkeypatch.setattr(config, "config_files", lambda: paths)
-    monkeypatch.setattr(mount_command, "_mount_in_background", started.append)
+    monkeypatch.setattr(mount_command, "mount_in_background", started.append)
     return command
 
 

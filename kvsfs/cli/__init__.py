@@ -39,7 +39,7 @@ app.add_typer(config.app, name="config")
 
 def main() -> int:
     """Run the command of sys.argv; the exit code."""
-    _fill_standard_descriptors()
+    fill_standard_descriptors()
     try:
         app()
     except CommandError as error:
@@ -48,7 +48,7 @@ def main() -> int:
     return 0
 
 
-def _fill_standard_descriptors() -> None:
+def fill_standard_descriptors() -> None:
     """Open what of stdin, stdout and stderr is closed: a pipe or a mount of ours must not get their numbers."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, NoReturn
 
@@ -55,23 +55,25 @@ def mount(
 ) -> None:
     """Mount a store; goes to the background once the mount answers."""
     if source_fd is not None:
-        source = _taken(source_fd)
+        source = taken(source_fd)
     elif is_secret(source):
-        _restart_without(source)
+        restart_without(source, "kvsfs")
     said = (of_flags(flags), of_words(option or []))
     if ready_fd is None:
-        configured = _configured(source, mount_point, said)
+        configured = configured_by(source, mount_point, said)
     else:  # the arguments say all: what is around has been asked by whoever started this process
         configured = settings.config(source, mount_point or "", said)
     if ready_fd is None and not foreground:
-        _mount_in_background(configured)
+        mount_in_background(configured)
+        _tell_mounted(configured)
     else:
         logs.set_up(configured.log_level)
         code = _run(configured, _ready_teller(configured, ready_fd))
         raise typer.Exit(code)
 
 
-def _configured(source: str, mount_point: str | None, said: tuple[Layer, ...]) -> MountConfig:
+def configured_by(source: str, mount_point: str | None, said: Sequence[Layer]) -> MountConfig:
+    """Put together what the command line, the environment and the files say of a mount. Raises CommandError."""
     files = settings.of_files(config.config_files())
     named = files.mounts.get(source)
     layers = [*said, *files.layers(os.environ, named)]
@@ -101,11 +103,12 @@ def _run(configured: MountConfig, ready: Callable[[], None]) -> ExitCode:
         raise
 
 
-def _mount_in_background(configured: MountConfig) -> None:
+def mount_in_background(configured: MountConfig) -> None:
     """Start the daemon as a process of its own, and wait until it answers or says why not.
 
     A new process rather than fork(2): nothing of this one's threads and descriptors goes along. `-P`: a folder
-    `kvsfs` where it is typed (a mount point, say) is not the package.
+    `kvsfs` where it is typed (a mount point, say) is not the package. Raises CommandError; typer.Exit once the
+    daemon has told why.
     """
     from kvsfs import daemon
 
@@ -139,16 +142,18 @@ def _mount_in_background(configured: MountConfig) -> None:
         # The child's own line is on stderr already; a negative code is the signal that ended it.
         raise typer.Exit(code if code > 0 else ExitCode.UNEXPECTED)
     child.returncode = 0  # not ours to wait for any more
-    _tell_mounted(configured)
 
 
-def _restart_without(source: str) -> NoReturn:
-    """Begin anew, as the same process, with the source out of its arguments: everybody can read those."""
+def restart_without(source: str, module: str) -> NoReturn:
+    """Begin anew, as the same process, with the source out of its arguments: everybody can read those.
+
+    `module` finds it again with `taken`, by an argument `--source-fd` behind the first one.
+    """
     descriptor = _handed_over(source)
     os.set_inheritable(descriptor, True)
-    command, *words = [shown(word) if word == source else word for word in sys.argv[1:]]
-    arguments = [command, "--source-fd", str(descriptor), *words]
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "kvsfs", *arguments])  # noqa: S606 - our own interpreter, our own words
+    first, *words = [shown(word) if word == source else word for word in sys.argv[1:]]
+    arguments = [first, "--source-fd", str(descriptor), *words]
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606 - our own interpreter, our own words
 
 
 def _handed_over(source: str) -> int:
@@ -159,7 +164,8 @@ def _handed_over(source: str) -> int:
     return reader
 
 
-def _taken(descriptor: int) -> str:
+def taken(descriptor: int) -> str:
+    """Read a source that was handed over."""
     with open(descriptor, "rb") as pipe:
         return pipe.read().decode(errors="replace")
 

@@ -14,11 +14,13 @@ from kvsfs.settings import Layer, setting, suggestion, usage
 F = TypeVar("F", bound=Callable[..., None])
 
 _FOR_OTHERS = {
-    "-netdev", "nofail", "noauto", "auto", "user", "nouser", "users", "owner", "group", "defaults",
-    "dev", "nodev", "suid", "nosuid", "exec", "noexec", "atime", "noatime", "relatime", "norelatime",
-    "diratime", "nodiratime", "default-permissions",
+    "-netdev", "nofail", "noauto", "auto", "user", "nouser", "users", "nousers", "owner", "noowner", "group", "nogroup",
+    "defaults", "dev", "nodev", "suid", "nosuid", "atime", "noatime", "relatime", "norelatime", "strictatime",
+    "nostrictatime", "lazytime", "nolazytime", "diratime", "nodiratime", "async", "silent", "loud", "iversion",
+    "noiversion", "nomand", "default-permissions",
 }  # fmt: skip
-"""Words for mount(8), systemd and the kernel, with `-` for `_`, that say nothing to kvsfs, or what it does anyway."""
+"""Words for mount(8), systemd and the kernel, with `-` for `_`, that say nothing to kvsfs, or what it does anyway:
+it keeps no access times, and neither devices nor set-user-ID count on it, whatever is said."""
 
 
 def with_options(command: F) -> F:
@@ -53,10 +55,15 @@ def of_flags(flags: Mapping[str, Any]) -> Layer:
     return layer
 
 
-def of_words(arguments: Sequence[str]) -> Layer:
-    """Read the values of all `-o`. `_` and `-` are the same. Raises CommandError for a word that nobody knows."""
+def of_words(arguments: Sequence[str], *, sloppy: bool = False) -> Layer:
+    """Read the values of all `-o`. `_` and `-` are the same.
+
+    Raises CommandError for a word that nobody knows, but with `sloppy` (mount(8), -s), which leaves it out.
+    """
     found: dict[str, tuple[str, ...]] = {}
     for word in (word for argument in arguments for word in argument.split(",") if word):
+        if sloppy and not _is_known(word):
+            continue
         read = _word(word)
         if read is not None:
             option, text = read
@@ -69,8 +76,10 @@ def _word(word: str) -> tuple[Option, str] | None:
     """Tell which option a word sets, and to what; None where it is for others. It never repeats a value."""
     name, has_value, text = word.partition("=")
     name = name.replace("_", "-")
-    if name in _FOR_OTHERS or name.startswith(("x-", "comment")):
+    if _is_for_others(name):
         return None
+    if name == "remount":
+        raise usage("-o remount: a mount cannot be changed; unmount it, and mount it anew")
     if name not in _WORDS:
         raise usage(f"-o {name}: not an option of kvsfs{suggestion(name, _WORDS)}")
     option, implied = _WORDS[name]
@@ -81,6 +90,15 @@ def _word(word: str) -> tuple[Option, str] | None:
     if not text:
         raise usage(f"-o {name}: it needs a value, as in {name}={option.kind.metavar}")
     return option, text
+
+
+def _is_known(word: str) -> bool:
+    name = word.partition("=")[0].replace("_", "-")
+    return name in _WORDS or _is_for_others(name)
+
+
+def _is_for_others(name: str) -> bool:
+    return name in _FOR_OTHERS or name.startswith(("x-", "X-", "comment"))
 
 
 def _words() -> dict[str, tuple[Option, str | None]]:

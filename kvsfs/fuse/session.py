@@ -37,6 +37,7 @@ class MountOptions:
     source: str
     read_only: bool = False
     allow_other: bool = False
+    noexec: bool = False
 
 
 def clear_dead_mount(mount_point: str) -> None:
@@ -128,6 +129,8 @@ class Session:
             words.add("ro")
         if options.allow_other:
             words.add("allow_other")
+        if options.noexec:
+            words.add("noexec")
         try:
             pyfuse3.init(Operations(self._filesystem), self._mount_point, words)
         except (RuntimeError, OSError) as error:
