@@ -21,6 +21,7 @@ from kvsfs.control.server import ControlServer
 from kvsfs.control.status import DRAINING, About, Status
 from kvsfs.core.filesystem import FileSystem
 from kvsfs.core.inodes import Ownership
+from kvsfs.core.mountable import Mountable
 from kvsfs.core.tuning import Tuning
 from kvsfs.errors import ExitCode
 from kvsfs.fuse.invalidation import Invalidation
@@ -127,7 +128,7 @@ async def _serve(
     return presence
 
 
-async def _drain(filesystem: FileSystem, seconds: float) -> list[str]:
+async def _drain(filesystem: Mountable, seconds: float) -> list[str]:
     with trio.move_on_after(seconds) as scope:
         await filesystem.drain()
     if scope.cancelled_caught:
@@ -138,7 +139,7 @@ async def _drain(filesystem: FileSystem, seconds: float) -> list[str]:
     return left
 
 
-async def _hand_over(filesystem: FileSystem) -> list[str]:
+async def _hand_over(filesystem: Mountable) -> list[str]:
     await filesystem.hand_over()
     left = filesystem.left()
     log.info("left for the next mount of this store, as was asked for: %d", len(left))

@@ -11,7 +11,8 @@ import trio
 from kvsfs.control.server import Answer, Command, Tell
 from kvsfs.control.status import Status
 from kvsfs.control.wire import Arguments
-from kvsfs.core.steering import Pending, Steering
+from kvsfs.core.mountable import Steerable
+from kvsfs.core.steering import Pending
 from kvsfs.core.unstored import MOST_TOLD
 from kvsfs.errors import CommandError, ExitCode
 
@@ -22,7 +23,7 @@ PROGRESS_SECONDS = 0.25
 class Commands:
     """The commands of one mount. Paths are from its root, as file names."""
 
-    def __init__(self, status: Status, steering: Steering) -> None:
+    def __init__(self, status: Status, steering: Steerable) -> None:
         self._status = status
         self._steering = steering
 

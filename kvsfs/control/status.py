@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
-from kvsfs.core.filesystem import FileSystem
-from kvsfs.core.steering import Steering
+from kvsfs.core.mountable import Mountable, Steerable
 from kvsfs.core.unstored import Report, Totals
 from kvsfs.metrics import StoreMeter
 from kvsfs.store.apify import ApifyStore
@@ -37,7 +36,7 @@ class About:
 class Status:
     """Tells it of a running mount. `state` is whoever runs it to set."""
 
-    def __init__(self, about: About, filesystem: FileSystem, store: ApifyStore, meter: StoreMeter) -> None:
+    def __init__(self, about: About, filesystem: Mountable, store: ApifyStore, meter: StoreMeter) -> None:
         self.about = about
         self.state = MOUNTED
         self.drains = True
@@ -47,7 +46,7 @@ class Status:
         self._meter = meter
 
     @property
-    def steering(self) -> Steering:
+    def steering(self) -> Steerable:
         """What steers the mount."""
         return self._filesystem.steering
 

@@ -37,6 +37,11 @@ class Background:
         self._running += 1
         self.nursery.start_soon(self._guard, function, args)
 
+    @property
+    def busy(self) -> bool:
+        """Whether tasks are left."""
+        return self._running > 0
+
     async def idle(self) -> None:
         """Wait until no task is left."""
         await self._idle.wait()

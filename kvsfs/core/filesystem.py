@@ -18,6 +18,7 @@ from contextlib import suppress
 import trio
 
 from kvsfs.cache.attributes import AttributeRows
+from kvsfs.cache.eviction import CleanBlobs
 from kvsfs.cache.folder import CacheFolder
 from kvsfs.core import names
 from kvsfs.core.attributes import KeptAttributes
@@ -36,6 +37,7 @@ from kvsfs.core.local_only import LocalOnly
 from kvsfs.core.markers import Markers
 from kvsfs.core.moves import Moves
 from kvsfs.core.name_rules import NameRules
+from kvsfs.core.numbers import Numbers
 from kvsfs.core.open_files import OpenFiles
 from kvsfs.core.polling import Poller
 from kvsfs.core.prefetch import Prefetch
@@ -68,7 +70,7 @@ class FileSystem:
     folder has that folder as its parent; a file that is dirty and not removed has its bytes in `dirty/`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a store is mounted with
         self,
         store: Store,
         info: StoreInfo,
@@ -78,7 +80,11 @@ class FileSystem:
         tuning: Tuning,
         ownership: Ownership,
         kernel: KernelCaches | None = None,
+        numbers: Numbers | None = None,
+        clean: CleanBlobs[File] | None = None,
     ) -> None:
+        """`numbers` and `clean` (the cache) are given to one of several stores in a mount."""
+        numbers = numbers or Numbers()
         counted = CountingStore(store)
         store = counted
         created_ns = int(info.created_at.timestamp() * 1_000_000_000)
@@ -86,7 +92,7 @@ class FileSystem:
         self._rules = NameRules.of(tuning)
         self._blobs = cache.blobs
         self._background = Background(nursery)
-        self.inodes = InodeTable(ownership, created_ns)
+        self.inodes = InodeTable(ownership, created_ns, numbers)
         self._attributes = KeptAttributes(AttributeRows(cache.database), self.inodes, nursery)
         self._attributes.restore([self.inodes.root])
         self._versions = Versions(
@@ -97,6 +103,7 @@ class FileSystem:
             kernel or KernelCaches(),
             nursery,
             tuning,
+            clean,
         )
         self._prefetch = Prefetch(
             self._versions, self._background, revalidate=tuning.revalidate, cache_bytes=tuning.cache_bytes
@@ -154,9 +161,15 @@ class FileSystem:
         self.usage = Usage(store, info, self._background)
         self._opened = Opened()
         self.files = OpenFiles(
-            self.inodes, self._versions, self._uploads, self._prefetch, self._background, self._opened
+            self.inodes,
+            self._versions,
+            self._uploads,
+            self._prefetch,
+            self._background,
+            self._opened,
+            numbers,
         )
-        self._folders: HandleTable[FolderHandle] = HandleTable()
+        self._folders: HandleTable[FolderHandle] = HandleTable(numbers)
         self.unstored = Unstored(self.inodes, cache.journal, self._uploads, self._deletes, self.files.handles)
         self.steering = Steering(
             store,
@@ -259,6 +272,14 @@ class FileSystem:
             self._records.describe(inode)
         self._attributes.note(inode)
         return inode
+
+    async def getxattr(self, number: int, name: bytes) -> bytes:
+        """Give an extended attribute."""
+        return await self.xattrs.get(self.inodes.get(number), name)
+
+    async def listxattr(self, number: int) -> list[bytes]:
+        """Give the names of the extended attributes that backups should carry."""
+        return await self.xattrs.list(self.inodes.get(number))
 
     async def setxattr(self, number: int, name: bytes, value: bytes) -> None:
         """Change an extended attribute."""
@@ -475,6 +496,26 @@ class FileSystem:
     def close(self) -> None:
         """Write what was learned and not written yet: the database may be closed then. No checkpoint."""
         self._attributes.flush()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it can be closed, and nobody would notice when it is opened again. Raises OSError.
+
+        A subfolder that the kernel knows may be where some shell is.
+        """
+        at_rest = not self.files.handles and not self._folders and not self._background.busy
+        return (
+            at_rest
+            and self.all_stored
+            and not any(
+                folder.lookup_count for folder in self.inodes.folders() if folder is not self.inodes.root
+            )
+        )
+
+    @property
+    def all_stored(self) -> bool:
+        """Whether there is nothing here that the store is to have. Raises OSError."""
+        return self.unstored.totals().nothing and not self._unstored()
 
     def _unstored(self) -> list[tuple[File, Content]]:
         """All contents with bytes that the store lacks: those of files, and older ones that handles wrote to."""

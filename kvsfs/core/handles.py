@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from kvsfs.core.content import Content
 from kvsfs.core.inodes import File, Folder, ListingPass
+from kvsfs.core.numbers import Numbers
 from kvsfs.errors import FileError
 
 H = TypeVar("H")
@@ -103,14 +104,13 @@ class FolderHandle:
 class HandleTable(Generic[H]):
     """Open handles by number."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Numbers | None = None) -> None:
         self._handles: dict[int, H] = {}
-        self._next = 1
+        self._numbers = (numbers or Numbers()).handles
 
     def add(self, handle: H) -> int:
         """Give a handle a number."""
-        fh = self._next
-        self._next += 1
+        fh = next(self._numbers)
         self._handles[fh] = handle
         return fh
 

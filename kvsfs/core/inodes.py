@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import errno
+import itertools
 import math
 import os
 import stat
@@ -17,15 +18,13 @@ import trio
 from kvsfs.cache.journal import NO_RECORD, Base
 from kvsfs.core import names
 from kvsfs.core.content import Content
+from kvsfs.core.numbers import Numbers
 from kvsfs.errors import FileError, StoreError
 from kvsfs.store.bodies import FileBody
 from kvsfs.types import RecordHead, RecordKey
 
 if TYPE_CHECKING:
     from kvsfs.core.moves import Move
-
-ROOT = 1
-"""The kernel's number of a mount's root (FUSE_ROOT_ID)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +56,7 @@ class Inode:
     @property
     def removed(self) -> bool:
         """Whether no name leads here any more."""
-        return self.parent is None and self.number != ROOT
+        return self.parent is None
 
 
 @dataclass(slots=True, eq=False)
@@ -263,6 +262,11 @@ class Folder(Inode):
     removals: dict[bytes, float] = field(default_factory=dict)
     """Component of a file that this mount removed -> when, until a later listing has confirmed it."""
 
+    @property
+    def removed(self) -> bool:
+        """Whether no name leads here any more; the root needs none."""
+        return self.parent is None and bool(self.path)
+
     def shown_path(self, name: bytes = b"") -> bytes:
         """Give the path from the mount's root as file names, of the folder or of a name in it."""
         components = self.path.split(b"/")[:-1]
@@ -326,12 +330,13 @@ class InodeTable:
     expect) or the kernel knows it.
     """
 
-    def __init__(self, ownership: Ownership, default_time_ns: int) -> None:
+    def __init__(self, ownership: Ownership, default_time_ns: int, numbers: Numbers | None = None) -> None:
+        numbers = numbers or Numbers()
         self.ownership = ownership
         self.default_time_ns = default_time_ns
         """Shown for records of which no time is known: one fixed value, or `rsync` would copy all again."""
         self._by_number: dict[int, Inode] = {}
-        self._next = ROOT
+        self._numbers = itertools.chain((numbers.root,), numbers.inodes)
         self.root = self._new_folder(None, b"", b"")
 
     def get(self, number: int) -> File | Folder:
@@ -536,6 +541,4 @@ class InodeTable:
         return folder
 
     def _take_number(self) -> int:
-        number = self._next
-        self._next += 1
-        return number
+        return next(self._numbers)

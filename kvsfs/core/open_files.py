@@ -12,6 +12,7 @@ from kvsfs.core.background import Background
 from kvsfs.core.content import Content
 from kvsfs.core.handles import FileHandle, HandleTable
 from kvsfs.core.inodes import File, InodeTable
+from kvsfs.core.numbers import Numbers
 from kvsfs.core.prefetch import Prefetch
 from kvsfs.core.requests import OpenFile
 from kvsfs.core.uploads import Uploads
@@ -34,6 +35,7 @@ class OpenFiles:
         prefetch: Prefetch,
         background: Background,
         opened: Opened,
+        numbers: Numbers,
     ) -> None:
         self._inodes = inodes
         self._versions = versions
@@ -41,7 +43,7 @@ class OpenFiles:
         self._prefetch = prefetch
         self._background = background
         self._opened = opened
-        self.handles: HandleTable[FileHandle] = HandleTable()
+        self.handles: HandleTable[FileHandle] = HandleTable(numbers)
         self.device: int | None = None
         """st_dev of the mount; None until mounted."""
 

@@ -38,7 +38,7 @@ class Versions:
     is written to, that version is the newest again (`make_current`). The last one to close wins.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - a version is in a store, in a folder, in the cache and in the kernel
         self,
         store: Store,
         inodes: InodeTable,
@@ -47,14 +47,16 @@ class Versions:
         kernel: KernelCaches,
         nursery: trio.Nursery,
         tuning: Tuning,
+        clean: CleanBlobs[File] | None = None,
     ) -> None:
+        """`clean`: where several stores share one cache, what all of them have in it."""
         self._store = store
         self._inodes = inodes
         self._cache = cache
         self._blobs = cache.blobs
         self.attributes = attributes
         """What of the files outlasts the mount."""
-        self._clean = CleanBlobs[File](tuning.cache_bytes, _forget_content)
+        self._clean = clean_files(tuning.cache_bytes) if clean is None else clean
         cache.blobs.make_room = self._clean.make_room
         self._nursery = nursery
         self._revalidate = tuning.revalidate
@@ -350,6 +352,11 @@ class Versions:
 def _require_name(file: File) -> None:
     if file.removed and not file.handles:
         raise FileError(errno.ESTALE)
+
+
+def clean_files(capacity: int) -> CleanBlobs[File]:
+    """Make a cache of so many bytes."""
+    return CleanBlobs[File](capacity, _forget_content)
 
 
 def _forget_content(file: File) -> None:

@@ -14,8 +14,8 @@ from typing import Any, ParamSpec, TypeVar
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, XAttrNameT
 
-from kvsfs.core.filesystem import FileSystem
-from kvsfs.core.inodes import File, Folder
+from kvsfs.core.inodes import File, Inode
+from kvsfs.core.mountable import Mountable
 from kvsfs.core.requests import NAME_MAX, Changes, OpenFile
 from kvsfs.core.usage import FREE_BYTES
 from kvsfs.fuse.errnos import errno_of
@@ -72,7 +72,7 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = False  # gains only for tiny writes, and takes size and mtime out of our hands
     enable_acl = False
 
-    def __init__(self, filesystem: FileSystem) -> None:
+    def __init__(self, filesystem: Mountable) -> None:
         super().__init__()
         self._fs = filesystem
 
@@ -213,11 +213,11 @@ class Operations(pyfuse3.Operations):
 
     @_total
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: pyfuse3.RequestContext) -> bytes:
-        return await self._fs.xattrs.get(self._fs.inodes.get(inode), name)
+        return await self._fs.getxattr(inode, name)
 
     @_total
     async def listxattr(self, inode: InodeT, ctx: pyfuse3.RequestContext) -> Sequence[XAttrNameT]:
-        return [XAttrNameT(name) for name in await self._fs.xattrs.list(self._fs.inodes.get(inode))]
+        return [XAttrNameT(name) for name in await self._fs.listxattr(inode)]
 
     @_total
     async def setxattr(
@@ -266,13 +266,13 @@ class Operations(pyfuse3.Operations):
         await self._fs.files.release(opened.fh)
         return self._entry(file)
 
-    def _entry(self, inode: File | Folder) -> EntryAttributes:
+    def _entry(self, inode: Inode) -> EntryAttributes:
         """Answer with an inode and count the lookup: the kernel will forget it one time more."""
         self._fs.inodes.looked_up(inode)
         return _attributes(inode)
 
 
-def _attributes(inode: File | Folder) -> EntryAttributes:
+def _attributes(inode: Inode) -> EntryAttributes:
     entry = EntryAttributes()
     _describe_entry(entry)
     _describe(entry, inode)
@@ -288,7 +288,7 @@ def _describe_entry(entry: EntryAttributes) -> None:
     entry.st_blksize = IO_BYTES
 
 
-def _describe(entry: EntryAttributes, inode: File | Folder) -> None:
+def _describe(entry: EntryAttributes, inode: Inode) -> None:
     """Set what differs from inode to inode."""
     entry.st_ino = InodeT(inode.number)
     entry.st_mode = ModeT(inode.mode)

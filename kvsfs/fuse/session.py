@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pyfuse3
 import trio
 
-from kvsfs.core.filesystem import FileSystem
+from kvsfs.core.mountable import Mountable
 from kvsfs.errors import CommandError, ExitCode
 from kvsfs.fuse import mount_table
 from kvsfs.fuse.invalidation import Invalidation
@@ -117,7 +117,7 @@ def check_allow_other(configuration: str = FUSE_CONFIGURATION) -> None:
 class Session:
     """One mount of a file system. pyfuse3 keeps its state in globals: one session a process."""
 
-    def __init__(self, filesystem: FileSystem, mount_point: str, invalidation: Invalidation) -> None:
+    def __init__(self, filesystem: Mountable, mount_point: str, invalidation: Invalidation) -> None:
         self._filesystem = filesystem
         self._invalidation = invalidation
         self._mount_point = mount_point

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from kvsfs.core import names
 from kvsfs.core.fitting import TreeCheck, raw_folder, readable
-from kvsfs.core.inodes import ROOT
 from kvsfs.core.name_rules import NameRules
+from kvsfs.core.numbers import ROOT
 from kvsfs.core.tuning import Tuning
 from kvsfs.errors import FileError
 from tests.support.mounted import NOBODY, mounted, on_mock_clock

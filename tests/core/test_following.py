@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 import trio
 
-from kvsfs.core.inodes import ROOT
+from kvsfs.core.numbers import ROOT
 from kvsfs.core.tuning import Tuning
 from kvsfs.errors import FileError, StoreUnreachable
 from kvsfs.store.following import FollowingStore

@@ -10,8 +10,9 @@ from unittest.mock import patch
 import pytest
 import trio
 
-from kvsfs.core.inodes import ROOT, File, Folder
+from kvsfs.core.inodes import File, Folder
 from kvsfs.core.listing import READ_ENTRIES
+from kvsfs.core.numbers import ROOT
 from kvsfs.core.tuning import Tuning
 from kvsfs.errors import FileError, ProtocolViolation, StoreError, StoreUnreachable
 from kvsfs.store.memory import MemoryStore

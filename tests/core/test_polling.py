@@ -13,8 +13,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kvsfs.core import polling
-from kvsfs.core.inodes import ROOT
 from kvsfs.core.listing import COST_FACTOR
+from kvsfs.core.numbers import ROOT
 from kvsfs.core.tuning import Tuning
 from kvsfs.errors import FileError, StoreNotFound, StoreUnreachable
 from kvsfs.store.memory import MemoryStore

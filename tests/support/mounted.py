@@ -17,8 +17,9 @@ from trio.testing import MockClock
 from kvsfs.cache.blobs import BlobFolder
 from kvsfs.cache.folder import CacheFolder
 from kvsfs.core.filesystem import FileSystem
-from kvsfs.core.inodes import ROOT, File, Folder, Ownership
+from kvsfs.core.inodes import File, Folder, Ownership
 from kvsfs.core.kernel import KernelCaches
+from kvsfs.core.numbers import ROOT
 from kvsfs.core.requests import OpenFile
 from kvsfs.core.tuning import Tuning
 from kvsfs.errors import FileError, KvsfsError, RecordNotFound
