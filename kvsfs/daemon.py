@@ -113,6 +113,7 @@ async def _serve(
         )
         await background.start(control.run)
         await background.start(signals.dump, status)
+        await background.start(signals.verbosity, settings.log_level)
         async with trio.open_nursery() as nursery:
 
             async def answering() -> None:

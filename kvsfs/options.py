@@ -108,10 +108,20 @@ def choice(*values: str, metavar: str = "") -> Kind[str]:
     return Kind(metavar or "|".join(values), parse, choices=values)
 
 
+def _parse_log(text: str) -> str:
+    """Read a word or a whole path: a relative one would be another file in the background."""
+    if text in ("stderr", "journal"):
+        return text
+    if not text.startswith(("/", "~")):
+        raise ValueError(f"{text!r} is neither stderr nor journal nor a whole path, as in /var/log/kvsfs.log")
+    return _parse_path(text)
+
+
 FLAG = Kind("", _parse_flag, _show_flag, toml=bool)
 URL = Kind("URL", _parse_api_url)
 FOLDER = Kind("DIR", _parse_path)
 FILE = Kind("FILE", _parse_path)
+LOG = Kind("stderr|journal|FILE", _parse_log)
 DURATION = Kind("TIME", parse_duration, show_duration)
 POSITIVE_DURATION = Kind("TIME", _parse_positive_duration, show_duration)
 SIZE = Kind("SIZE", parse_size, show_size)
@@ -178,6 +188,13 @@ class MountConfig:
     log_level: str = option(
         choice("DEBUG", "INFO", "WARNING", "ERROR", metavar="LEVEL"), "INFO", "DEBUG, INFO, WARNING or ERROR."
     )
+    log: str | None = option(
+        LOG,
+        None,
+        "Where the log goes: stderr, journal, or a file, which is begun anew at 8 MiB, with three old ones kept.",
+        shown="stderr; in the background a file in ~/.local/state/kvsfs",
+    )
+    log_format: str = option(choice("text", "json"), "text", "Lines for people, or a JSON object each.")
 
     # What other processes see
     noexec: bool = option(FLAG, False, "Let no program be started from the mount.", words={"exec": "false"})

@@ -20,6 +20,7 @@ from kvsfs.options import (
     FLAG,
     FOLDER,
     INTEGER,
+    LOG,
     MODE,
     OPTIONS,
     PATH_PREFIX,
@@ -35,6 +36,7 @@ from kvsfs.options import (
 )
 
 KINDS: list[tuple[Kind[Any], list[str]]] = [
+    (LOG, ["/one", "journal", "/two files", "stderr"]),
     (URL, ["http://127.0.0.1:1", "http://127.0.0.1:2/x", "http://[::1]:3", "https://four.example"]),
     (FOLDER, ["/one", "/two dirs", "/three", "/four"]),
     (FILE, ["/one", "/two files", "/three", "/four"]),

@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 
 import trio
 
+from kvsfs.logs import operation
+
 T = TypeVar("T", bound=Hashable)
 
 FIRST_PAUSE = 1.0
@@ -34,6 +36,8 @@ class _Waiting:
     """Put again while it was running."""
     awaited: bool = False
     """`drain` waits for that, too."""
+    operation: int = 0
+    """Whose it is, in the log."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +69,7 @@ class WriteBack(Generic[T]):
         """Have an item uploaded after `delay` seconds; one that waits already waits anew. No checkpoint."""
         entry = self._waiting.setdefault(item, _Waiting(math.inf))
         entry.due = trio.current_time() + delay
+        entry.operation = operation.get() or entry.operation
         entry.changed = entry.running is not None
         if entry.running is None:
             self._schedule(item, entry.due)
@@ -129,6 +134,7 @@ class WriteBack(Generic[T]):
             self._schedule(item, entry.due)
 
     async def _attempt(self, item: T, entry: _Waiting, scope: trio.CancelScope) -> None:
+        operation.set(entry.operation)
         settled = False
         with scope:
             async with self._places:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from kvsfs import config, logs, settings
 from kvsfs.cli.mount_options import of_flags, of_words, with_options
 from kvsfs.errors import CommandError, ExitCode
 from kvsfs.fuse.mount_points import resolved
+from kvsfs.log_targets import LogFile
 from kvsfs.options import MountConfig, arguments
 from kvsfs.settings import Layer
 from kvsfs.store.sources import is_secret, shown
@@ -67,7 +69,7 @@ def mount(
         mount_in_background(configured)
         _tell_mounted(configured)
     else:
-        logs.set_up(configured.log_level)
+        _log(configured, in_background=ready_fd is not None)
         code = _run(configured, _ready_teller(configured, ready_fd))
         raise typer.Exit(code)
 
@@ -173,12 +175,12 @@ def taken(descriptor: int) -> str:
 def _ready_teller(configured: MountConfig, ready_fd: int | None) -> Callable[[], None]:
     if ready_fd is None:
         return lambda: _tell_mounted(configured)
-    log_fd = _open_log(config.log_file(configured.mount_point))
+    log = _own_log(configured)
 
     def tell() -> None:
-        for fd in (1, 2):  # lets go of the terminal
-            os.dup2(log_fd, fd)
-        os.close(log_fd)
+        log.take_over(1, 2)  # lets go of the terminal
+        if configured.log in (None, logs.STDERR):
+            logging.getLogger().handlers[:] = [log]
         os.write(ready_fd, b"\n")
         os.close(ready_fd)
 
@@ -192,11 +194,22 @@ def _tell_mounted(configured: MountConfig) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _open_log(path: str) -> int:
-    """Open the log before anything is mounted: afterwards nobody would read why it cannot be."""
+def _log(configured: MountConfig, *, in_background: bool) -> None:
+    target = configured.log
+    if in_background and target is None:
+        target = logs.STDERR  # until the mount answers
+    logs.set_up(configured.log_level, target, configured.log_format)
+
+
+def _own_log(configured: MountConfig) -> LogFile:
+    """Open the daemon's own log before anything is mounted: afterwards nobody would read why it cannot be.
+
+    With --log elsewhere it takes what is written to stderr by others: libfuse, a crash of the interpreter.
+    """
+    path = config.log_file(configured.mount_point)
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as error:
         message = f"cannot write the log {path}: {error.strerror}; set XDG_STATE_HOME to a folder of yours"
         raise CommandError(ExitCode.MOUNT_FAILED, message) from error
+    return logs.file_handler(path, configured.log_format)

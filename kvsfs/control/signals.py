@@ -11,6 +11,7 @@ from functools import partial
 
 import trio
 
+from kvsfs import logs
 from kvsfs.control import tasks
 from kvsfs.control.status import Status
 from kvsfs.credentials import Credential
@@ -61,6 +62,14 @@ async def dump(status: Status, *, task_status: trio.TaskStatus[None] = trio.TASK
                 )
             except Exception:
                 log.exception("SIGUSR1: not all can be told")
+
+
+async def verbosity(usual: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Log everything from a SIGUSR2 on, and as `usual` from the next one on."""
+    with trio.open_signal_receiver(signal.SIGUSR2) as signals:
+        task_status.started()
+        async for _ in signals:
+            log.info("SIGUSR2: the log level is %s from here on", logs.toggle_debug(usual))
 
 
 async def change_token(status: Status, credential: Credential, try_token: TryToken | None) -> None:

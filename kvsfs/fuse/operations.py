@@ -19,6 +19,7 @@ from kvsfs.core.mountable import Mountable
 from kvsfs.core.requests import NAME_MAX, Changes, OpenFile
 from kvsfs.core.usage import FREE_BYTES
 from kvsfs.fuse.errnos import errno_of
+from kvsfs.logs import begin_operation
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,9 @@ def _total(handler: _Handler[P, R]) -> _Handler[P, R]:
     @functools.wraps(handler)
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         requests[name] += 1
+        begin_operation()
+        if log.isEnabledFor(logging.DEBUG):  # else not even a tuple is made
+            log.debug("%s%s", name, _subjects(args))
         try:
             return await handler(*args, **kwargs)
         except pyfuse3.FUSEError:
@@ -63,6 +67,11 @@ def _total(handler: _Handler[P, R]) -> _Handler[P, R]:
             raise pyfuse3.FUSEError(number) from None
 
     return wrapper
+
+
+def _subjects(args: Sequence[Any]) -> str:
+    """Write the inode or file handle that a request is about, and the name below it: never its bytes."""
+    return "".join(f" {argument!r}" for argument in args[1:3] if isinstance(argument, int | bytes))
 
 
 class Operations(pyfuse3.Operations):
