@@ -69,7 +69,9 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
         _note_mount(cache, settings, mounted.info)
         background = await stack.enter_async_context(trio.open_nursery())
         invalidation = Invalidation()
-        tuning = replace(_tuning(settings, cache.blobs), longest_key=mounted.longest_key)
+        tuning = replace(
+            _tuning(settings, cache.blobs), longest_key=mounted.longest_key, layout=mounted.layout
+        )
         filesystem = FileSystem(
             mounted.store,
             mounted.info,

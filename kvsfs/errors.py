@@ -134,6 +134,7 @@ class ExitCode(enum.IntEnum):
     ALREADY_MOUNTED = 23, "something is mounted there already"
     NOT_MOUNTED = 24, "nothing of kvsfs is mounted there"
     BUSY = 25, "the mount is in use"
+    SCHEMA_UNUSABLE = 26, "the store's schema makes no folders"
     NO_FUSE_DEVICE = 30, "/dev/fuse is missing"
     NO_FUSERMOUNT = 31, "fusermount3 is missing"
     MOUNT_FAILED = 32, "mounting failed"

@@ -11,6 +11,7 @@ from functools import partial
 from kvsfs import config, credentials
 from kvsfs.core import names
 from kvsfs.core.fitting import raw_folder
+from kvsfs.core.layouts import collections_layout
 from kvsfs.credentials import Credential, Found
 from kvsfs.errors import (
     CommandError,
@@ -26,6 +27,7 @@ from kvsfs.options import MountConfig
 from kvsfs.server.spawn import local_server
 from kvsfs.store.apify import ApifyStore, ApifyStoreCollection
 from kvsfs.store.following import FollowingStore
+from kvsfs.store.layout import Layout, LayoutStore
 from kvsfs.store.protocol import Store
 from kvsfs.store.retry import Deadlines
 from kvsfs.store.shared import SharedStore
@@ -56,6 +58,8 @@ class Opened:
     """What `store` asks, where it may lead to another one."""
     longest_key: int = names.MAX_KEY_LENGTH
     """Characters that a key of `store` can have."""
+    layout: Layout | None = None
+    """Where `store` shows each record, unless under its own key."""
     credential: Credential = field(default_factory=lambda: Credential(None))
     """What its requests carry."""
     try_token: TryToken | None = None
@@ -99,7 +103,7 @@ async def opened(settings: MountConfig, *, make_local: bool = True) -> AsyncIter
         found = replace(found, credential=api.credential)
         if isinstance(source, RemoteSource | RunSource):
             found = replace(found, try_token=partial(_try_token, settings))
-        yield _narrowed(found, prefix, collection)
+        yield _laid_out(_narrowed(found, prefix, collection), settings)
 
 
 def key_prefix(shown: str) -> str:
@@ -202,6 +206,23 @@ def _narrowed(found: Opened, prefix: str, collection: str | None) -> Opened:
         store=view,
         identity=f"{found.identity}?prefix={prefix}&collection={collection or ''}",
         longest_key=found.longest_key - len(prefix),
+    )
+
+
+def _laid_out(found: Opened, settings: MountConfig) -> Opened:
+    """Give a store in folders of its own; it has its own cache folder, too."""
+    if settings.layout == "keys":
+        return found
+    if isinstance(found.store, ViewStore):
+        raise CommandError(
+            ExitCode.USAGE, "--layout collections shows a whole store: leave out --prefix and --collection"
+        )
+    layout = collections_layout(found.info.schema)
+    return replace(
+        found,
+        store=LayoutStore(found.store, layout, found.info.schema),
+        identity=f"{found.identity}?layout={settings.layout}",
+        layout=layout,
     )
 
 

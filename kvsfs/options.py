@@ -167,6 +167,11 @@ class MountConfig:
     collection: str | None = option(
         TEXT, None, "Show only the records of this collection of the store's schema."
     )
+    layout: str = option(
+        choice("keys", "collections"),
+        "keys",
+        "Folders as the keys' slashes make them, or one for each collection of the store's schema.",
+    )
     create: bool = option(FLAG, False, "Make the store if there is none of that name.")
     read_only: bool = option(FLAG, False, "Allow no change.", words={"ro": "true", "rw": "false"})
     api_url: str = option(

@@ -18,6 +18,7 @@ from kvsfs.cache.blobs import Blob
 from kvsfs.core import content_types, names
 from kvsfs.core.content import Content, Sent
 from kvsfs.core.inodes import File, Folder, InodeTable
+from kvsfs.core.name_rules import NameRules
 from kvsfs.errors import FileError
 from kvsfs.store.bodies import FileBody
 from kvsfs.store.protocol import Store
@@ -32,8 +33,9 @@ class Conflicts:
     All methods are called with the file's `remote` lock held, and raise StoreError, OSError.
     """
 
-    def __init__(self, store: Store, inodes: InodeTable, *, keep_both: bool) -> None:
+    def __init__(self, store: Store, inodes: InodeTable, rules: NameRules, *, keep_both: bool) -> None:
         self._store = store
+        self._rules = rules
         self._inodes = inodes
         self._keep_both = keep_both
 
@@ -80,7 +82,7 @@ class Conflicts:
     async def _store_beside(self, file: File, blob: Blob) -> None:
         """Store our bytes under a name of their own, beside the record."""
         assert file.parent is not None
-        folder, component = _place_beside(file.parent, self._inodes.root, file.component)
+        folder, component = self._place_beside(file.parent, file.component)
         key = names.encode(folder.path + component)
         kind = file.content_type or content_types.guess(file.component, blob.pread(64 * 1024, 0), whole=False)
         await self._store.set_record(key, FileBody(blob.fd, blob.size), content_type=kind)
@@ -92,6 +94,22 @@ class Conflicts:
         log.warning(
             "%s was written by somebody else meanwhile: their version stays, ours is %s", file.key, key
         )
+
+    def _place_beside(self, folder: Folder, component: bytes) -> tuple[Folder, bytes]:
+        """Give a folder and a new component `NAME.conflict-HOST-TIME`, its NAME cut where a key would get too long.
+
+        The root where not even that is enough; where the layout has another place for that name, that one.
+        """
+        suffix = f".conflict-{socket.gethostname()}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}".encode()
+        for number in itertools.count(1):
+            ending = suffix if number == 1 else suffix + b"-%d" % number
+            place = folder if _fits(folder, ending) else self._inodes.root
+            length = max(n for n in range(len(component) + 1) if _fits(place, component[:n] + ending))
+            path = self._rules.home(place.path + component[:length] + ending)
+            place, candidate = self._inodes.folder_at(path), path.rpartition(b"/")[2]
+            if candidate not in place.files and candidate not in place.folders:
+                return place, candidate
+        raise AssertionError("unreachable")
 
 
 def _is_anothers(file: File, head: RecordHead) -> bool:
@@ -121,22 +139,6 @@ def _show_the_other(file: File, content: Content, head: RecordHead) -> None:
     file.failure, file.late = None, False
     file.unanswered = frozenset()
     content.superseded = True
-
-
-def _place_beside(folder: Folder, root: Folder, component: bytes) -> tuple[Folder, bytes]:
-    """Give a folder and a new component `NAME.conflict-HOST-TIME`, its NAME cut where a key would get too long.
-
-    The root where not even that is enough.
-    """
-    suffix = f".conflict-{socket.gethostname()}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}".encode()
-    for number in itertools.count(1):
-        ending = suffix if number == 1 else suffix + b"-%d" % number
-        place = folder if _fits(folder, ending) else root
-        length = max(n for n in range(len(component) + 1) if _fits(place, component[:n] + ending))
-        candidate = component[:length] + ending
-        if candidate not in place.files and candidate not in place.folders:
-            return place, candidate
-    raise AssertionError("unreachable")
 
 
 def _fits(folder: Folder, component: bytes) -> bool:

@@ -120,9 +120,11 @@ class FileSystem:
             tuning.listing_ttl,
         )
         self._local.restore(self.inodes.root)
-        self._markers = Markers(store, self._lister, self._deletes, self._background, tuning.grace)
+        self._markers = Markers(
+            store, self._lister, self._deletes, self._background, tuning.grace, self._rules.is_fixed
+        )
         compression = Compression(cache.blobs, tuning.compress)
-        conflicts = Conflicts(store, self.inodes, keep_both=tuning.keep_both)
+        conflicts = Conflicts(store, self.inodes, self._rules, keep_both=tuning.keep_both)
         self._records = Records(
             store,
             self.inodes,
@@ -152,7 +154,7 @@ class FileSystem:
             resumption.leave()
         else:
             resumption.resume()
-        self.xattrs = Xattrs(store, self._versions, self._records)
+        self.xattrs = Xattrs(store, self._versions, self._records, self._rules)
         self._heads = Heads(self._versions, self._background) if tuning.exact_sizes else None
         if tuning.poll is not None:
             poller = Poller(counted, info, self.inodes, self._lister, self._versions)
@@ -321,7 +323,7 @@ class FileSystem:
         if isinstance(seen, File) and not flags & os.O_EXCL:  # a listing showed it since the kernel looked
             return seen, await self.open(seen.number, flags, pid)
         component = self._new_component(folder, name)
-        key = self._rules.key(folder, component)
+        key = self._rules.key(folder, component, flags)
         # Before the name is there and a deletion is given up: the disk may be full.
         content = (
             self._local.new_content(folder, name)
@@ -406,6 +408,7 @@ class FileSystem:
         if self._rules.is_local_only(parent_folder, name):
             folder = self._local.make_folder(parent_folder, name)
         else:
+            self._rules.require_folder(parent_folder.path + component + b"/")
             folder = self.inodes.add_folder(parent_folder, component)
             self._local.restore(folder)
         folder.mode = stat.S_IFDIR | stat.S_IMODE(mode)
@@ -423,6 +426,7 @@ class FileSystem:
             raise FileError(errno.ENOTDIR)
         if not await self._lister.is_empty(folder):
             raise FileError(errno.ENOTEMPTY)
+        self._rules.require_not_fixed(folder)
         for heir in self._deletes.heirs(folder.prefix):
             await self._uploads.hurry(heir)
         if await self._deletes.settle(folder.prefix):

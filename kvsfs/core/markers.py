@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 
 import trio
 
@@ -30,9 +31,17 @@ class Markers:
     """
 
     def __init__(
-        self, store: Store, lister: Lister, deletes: DeferredDeletes, background: Background, grace: float
+        self,
+        store: Store,
+        lister: Lister,
+        deletes: DeferredDeletes,
+        background: Background,
+        grace: float,
+        is_fixed: Callable[[Folder], bool],
     ) -> None:
+        """`is_fixed` tells which folders need no marker to be there."""
         self._store = store
+        self._is_fixed = is_fixed
         self._lister = lister
         self._deletes = deletes
         self._background = background
@@ -44,7 +53,7 @@ class Markers:
 
     def emptied(self, folder: Folder) -> None:
         """Note that a folder was made, or lost its last record. No checkpoint."""
-        if folder.parent is None or folder.marker or folder.local_only:
+        if folder.parent is None or folder.marker or folder.local_only or self._is_fixed(folder):
             return
         folder.changed_at = math.inf
         self._check_later(folder)
@@ -137,7 +146,8 @@ class Markers:
 
         Somebody's own record under a marker's key (it is shown as `!2F`) is none.
         """
-        return (folder.marker or folder in self._refused) and b"" not in folder.files
+        marked = folder.marker or folder in self._refused
+        return marked and b"" not in folder.files and not self._is_fixed(folder)
 
 
 def _is_kept(folder: Folder) -> bool:

@@ -107,6 +107,8 @@ class Moves:
         if parent.local_only or any(below.local_only for below in _folders(folder)):
             raise FileError(errno.EXDEV)
         path = parent.path + component + b"/"
+        self._rules.require_not_fixed(folder)
+        self._rules.require_folder(path)
         with trio.move_on_after(LISTING_SECONDS) as listing:
             await self._lister.know_all(folder)
         if listing.cancelled_caught:

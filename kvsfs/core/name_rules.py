@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from kvsfs.core import names
 from kvsfs.core.inodes import Folder
 from kvsfs.core.tuning import Tuning
-from kvsfs.errors import FileError
+from kvsfs.errors import FileError, RequestRefused
+from kvsfs.store.layout import Layout
 from kvsfs.types import RecordKey
 
 TEMPORARY = (
@@ -41,11 +42,15 @@ class NameRules:
     temporary: tuple[str, ...] = TEMPORARY
     local_only: tuple[str, ...] = LOCAL_ONLY
     longest_key: int = names.MAX_KEY_LENGTH
+    layout: Layout | None = None
+    """Which keys a folder takes; None: all that begin with its path."""
 
     @classmethod
     def of(cls, tuning: Tuning) -> NameRules:
         """Give the built-in rules and those of a mount's options."""
-        return cls(TEMPORARY + tuning.deferred, LOCAL_ONLY + tuning.local_only, tuning.longest_key)
+        return cls(
+            TEMPORARY + tuning.deferred, LOCAL_ONLY + tuning.local_only, tuning.longest_key, tuning.layout
+        )
 
     def is_temporary(self, name: bytes, flags: int = 0) -> bool:
         """Tell whether a file is made to be renamed or removed: by the open flags of mkstemp(3), or by its name.
@@ -65,14 +70,49 @@ class NameRules:
         """Tell whether a name is local-only wherever it stands."""
         return _matches(name, self.local_only)
 
-    def key(self, folder: Folder, component: bytes) -> RecordKey:
-        """Give the key of a file in a folder. Raises FileError(ENAMETOOLONG), but for what no store is to have."""
-        if self.is_local_only(folder, names.display(component)):
-            return names.encode_local(folder.path + component)
-        return self.key_of(folder.path + component)
+    def key(self, folder: Folder, component: bytes, flags: int = 0) -> RecordKey:
+        """Give the key of a file in a folder, as it is opened.
+
+        Raises as `key_of` does, but for what no store is to have. A temporary file may have any name anywhere: sed
+        and rsync make theirs beside the original.
+        """
+        path, name = folder.path + component, names.display(component)
+        if self.is_local_only(folder, name):
+            return names.encode_local(path)
+        return self._key_of(path) if self.is_temporary(name, flags) else self.key_of(path)
 
     def key_of(self, path: bytes) -> RecordKey:
-        """Give the key of a raw path. Raises FileError(ENAMETOOLONG)."""
+        """Give the key of a raw path. Raises FileError(ENAMETOOLONG), RequestRefused for none of the layout."""
+        key = self._key_of(path)
+        if self.layout is not None:
+            self.layout.stored(key)
+        return key
+
+    def key_in_store(self, key: RecordKey) -> RecordKey:
+        """Give the key by which others know a record."""
+        return key if self.layout is None else self.layout.bare(key)
+
+    def home(self, path: bytes) -> bytes:
+        """Give the raw path where a record of that path's name is shown."""
+        if self.layout is None:
+            return path
+        return names.decode(self.layout.shown(self.layout.bare(names.encode(path))))
+
+    def require_folder(self, path: bytes) -> None:
+        """Raise RequestRefused for the raw path of a new folder that the layout has no place for."""
+        if self.layout is not None:
+            self.layout.stored(names.encode_prefix(path))
+
+    def is_fixed(self, folder: Folder) -> bool:
+        """Tell whether a folder is always there: with no marker, and not to be removed or renamed."""
+        return self.layout is not None and self.layout.is_fixed(folder.prefix)
+
+    def require_not_fixed(self, folder: Folder) -> None:
+        """Raise RequestRefused for a folder that is always there."""
+        if self.is_fixed(folder):
+            raise RequestRefused(f"{folder.prefix}: the folder belongs to a collection of the store's schema")
+
+    def _key_of(self, path: bytes) -> RecordKey:
         key = names.encode(path)
         if len(key) > self.longest_key:
             raise FileError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kvsfs.core.names import MAX_KEY_LENGTH
 from kvsfs.options import CACHE_BYTES, DEFAULTS
+from kvsfs.store.layout import Layout
 from kvsfs.types import ContentEncoding
 
 GRACE = DEFAULTS.rename_grace
@@ -32,6 +33,8 @@ class Tuning:
     strict_names: bool = False
     longest_key: int = MAX_KEY_LENGTH
     """Characters: less where the mount is a view whose keys lose a prefix."""
+    layout: Layout | None = None
+    """Which folder each record is in, where that is not told by the slashes in its key."""
     exact_sizes: bool = False
     """Ask for the headers of what is listed: one request a file, and all of it where they tell no length."""
     poll: float | None = None

@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from kvsfs.core import content_types
 from kvsfs.core.inodes import File, Folder
+from kvsfs.core.name_rules import NameRules
 from kvsfs.core.records import Records
 from kvsfs.core.store_xattrs import StoreXattrs
 from kvsfs.core.versions import Versions
@@ -29,8 +30,9 @@ FileReader = Callable[[File], Awaitable[str | None]]
 class Xattrs:
     """Reads and writes extended attributes. Every method raises FileError with the errno of xattr(7)."""
 
-    def __init__(self, store: Store, versions: Versions, records: Records) -> None:
+    def __init__(self, store: Store, versions: Versions, records: Records, rules: NameRules) -> None:
         self._store = store
+        self._rules = rules
         self._versions = versions
         self._records = records
         self._of_store = StoreXattrs(store)
@@ -92,7 +94,7 @@ class Xattrs:
         return file.content_type
 
     async def _key(self, file: File) -> str | None:
-        return file.key
+        return self._rules.key_in_store(file.key)
 
     async def _public_url(self, file: File) -> str | None:
         return await self._store.record_public_url(file.key) if file.stored else None

@@ -35,6 +35,7 @@ from kvsfs.store.archive import Entry, Take, Wanted
 from kvsfs.store.decoding import decoded
 from kvsfs.store.paging import KeyIterator
 from kvsfs.store.protocol import RecordBody, RecordStream
+from kvsfs.store.view import key_groups
 from kvsfs.types import (
     ByteRange,
     ContentEncoding,
@@ -226,11 +227,11 @@ class MemoryStore:
         limit: int | None = None,
         exclusive_start_key: str | None = None,
         prefix: str | None = None,
-        collection: str | None = None,  # noqa: ARG002 - stores in memory have no schema that names any
+        collection: str | None = None,
     ) -> KeyPage:
         """One page of keys after `exclusive_start_key`."""
         await self._collection.enter("list_keys")
-        records = self._contents().records
+        records = self._of_collection(collection)
         after = (exclusive_start_key or "").encode()
         keys = sorted(
             (key for key in records if key.startswith(prefix or "") and key.encode() > after), key=str.encode
@@ -286,12 +287,12 @@ class MemoryStore:
         wanted: Wanted,
         *,
         prefix: str | None = None,
-        collection: str | None = None,  # noqa: ARG002 - as in list_keys
+        collection: str | None = None,
     ) -> str | None:
         """Read all records below a prefix; `piece` is awaited before each, and each is handed over by itself."""
         await self._collection.enter("read_records")
         began = self._collection.now()
-        keys = sorted(key for key in self._contents().records if key.startswith(prefix or ""))
+        keys = sorted(key for key in self._of_collection(collection) if key.startswith(prefix or ""))
         await self._collection.leave("read_records")
         for place, key in enumerate(keys):
             await self._piece_of(RecordKey(prefix or ""))(place)
@@ -369,6 +370,15 @@ class MemoryStore:
                 await self._collection.piece(key, offset)
 
         return piece
+
+    def _of_collection(self, name: str | None) -> Mapping[RecordKey, _Record]:
+        contents = self._contents()
+        if name is None:
+            return contents.records
+        group = key_groups(contents.info.schema).get(name)
+        if group is None:
+            raise RequestRefused("The key-value store has no such collection.", status=400)
+        return {key: record for key, record in contents.records.items() if group.holds(key)}
 
     def _contents(self) -> _Contents:
         contents = self._collection.find(self._safe_id)

@@ -27,6 +27,11 @@ class KeyGroup:
         """Tell whether a record belongs to it."""
         return key == self.key if self.key is not None else key.startswith(self.key_prefix)
 
+    @property
+    def place(self) -> str:
+        """The keys that it is for, for people."""
+        return self.key if self.key is not None else f"{self.key_prefix}…"
+
 
 def key_groups(schema: Mapping[str, Any] | None) -> dict[str, KeyGroup]:
     """Read the collections of a store's schema, by their IDs; what makes no sense is left out."""
@@ -179,5 +184,6 @@ class ViewStore:
 
     def _require_in_group(self, key: RecordKey) -> None:
         if self._group is not None and not self._group.holds(key):
-            where = self._group.key if self._group.key is not None else f"{self._group.key_prefix}…"
-            raise RequestRefused(f"record {key}: the collection {self._group.id} is for {where} only")
+            raise RequestRefused(
+                f"record {key}: the collection {self._group.id} is for {self._group.place} only"
+            )

@@ -7,8 +7,9 @@ import errno
 import os
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from unittest.mock import patch
 
 import trio
@@ -19,12 +20,14 @@ from kvsfs.cache.folder import CacheFolder
 from kvsfs.core.filesystem import FileSystem
 from kvsfs.core.inodes import File, Folder, Ownership
 from kvsfs.core.kernel import KernelCaches
+from kvsfs.core.layouts import collections_layout
 from kvsfs.core.numbers import ROOT
 from kvsfs.core.requests import OpenFile
 from kvsfs.core.tuning import Tuning
 from kvsfs.errors import FileError, KvsfsError, RecordNotFound
 from kvsfs.fuse.errnos import errno_of
 from kvsfs.store.bodies import BytesBody
+from kvsfs.store.layout import LayoutStore
 from kvsfs.store.memory import MemoryStoreCollection
 from kvsfs.types import ContentEncoding, RecordHead, RecordKey, StoreInfo
 from tests.support.interference import Interference
@@ -127,8 +130,9 @@ class Mounted:
         self.cache = CacheFolder(folder, self.info.id)
         self._ended = trio.Event()
         self._tasks = await self.hosts.start(self._host)
+        layout = self.tuning.layout
         self.fs = FileSystem(
-            self.store,
+            self.store if layout is None else LayoutStore(self.store, layout, self.info.schema),
             self.info,
             self.cache,
             self._tasks,
@@ -297,17 +301,22 @@ async def mounted(
     folder: str | None = None,
     stores: MemoryStoreCollection | None = None,
     hooks: Interference | None = None,
+    schema: Mapping[str, object] | None = None,
 ) -> AsyncIterator[Mounted]:
-    """Mount a store; at the end all tasks are cancelled and what the cache folder leaks is a failure."""
+    """Mount a store, by the collections of a schema if there is one.
+
+    At the end all tasks are cancelled and what the cache folder leaks is a failure."""
     hooks = hooks or Interference()
     stores = stores or MemoryStoreCollection(page_size=page_size, validators=validators)
     stores.before, stores.after, stores.piece = hooks.before, hooks.after, hooks.piece
-    info = await stores.get_or_create("s")
+    info = await stores.get_or_create("s", schema=schema)
     mount = Mounted(stores, info.id, hooks)
     with tempfile.TemporaryDirectory() as temporary, patch("trio.to_thread.run_sync", _inline):
         async with trio.open_nursery() as hosts, trio.open_nursery() as nursery:
             mount.hosts, mount.nursery = hosts, nursery
             mount.info, mount.tuning = info, tuning or Tuning()
+            if schema is not None:
+                mount.tuning = replace(mount.tuning, layout=collections_layout(schema))
             await mount.mount(folder or temporary)
             try:
                 yield mount
