@@ -52,8 +52,9 @@ def test_each_key_is_shown_under_one_name_that_leads_back(
         if shelf.prefix + key != shown:
             with pytest.raises(RequestRefused, match="belongs into"):
                 layout.stored(shelf.prefix + key)
-    with pytest.raises(RequestRefused, match="in the folders of their collections"):
-        layout.stored(key)
+    if layout.shelf_of(key) is None:  # a key may read like one that is shown
+        with pytest.raises(RequestRefused, match="in the folders of their collections"):
+            layout.stored(key)
 
 
 @settings(max_examples=60)
