@@ -315,13 +315,17 @@ class BlobFolder:
         """Let the blob's bytes and its name outlast a power failure. Raises OSError.
 
         Blocks for as long as the disk takes: use a thread, and keep the blob acquired meanwhile. Every folder
-        between the blob and the cache folder is written too: `create_local` may just have made some of them.
+        between the blob and the cache folder is written too: `create_local` may just have made some of them. Not the
+        cache folder itself: what is in it has been there since `make_names_durable`.
         """
         os.fsync(blob.fd)
         folder = os.path.dirname(blob.path)
         while len(folder) > len(self.path):
             _fsync_folder(folder)
             folder = os.path.dirname(folder)
+
+    def make_names_durable(self) -> None:
+        """Let what is in the cache folder outlast a power failure by its name. Raises OSError. Blocks."""
         _fsync_folder(self.path)
 
     def local_files(self, folder: bytes) -> list[tuple[bytes, Blob]]:

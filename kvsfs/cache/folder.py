@@ -28,6 +28,14 @@ class CacheFolder:
         except BaseException:
             self.blobs.close()
             raise
+        try:
+            self.blobs.make_names_durable()  # once, instead of at each close
+        except OSError as error:
+            self.close()
+            message = (
+                f"cannot use {self.blobs.path}: {error.strerror}; choose another folder with --cache-dir"
+            )
+            raise CommandError(ExitCode.CACHE_UNUSABLE, message) from error
         self.journal = Journal(self.database)
 
     def close(self) -> None:

@@ -10,18 +10,22 @@ number (Linux 5.14 and later) and the mount without any request to us.
 from __future__ import annotations
 
 import os
+import re
+
+_TGID = re.compile(rb"^Tgid:\s*(\d+)", re.MULTILINE)
+
+_SMALL = 4096
+"""Bytes of a file in /proc/PID that are read: `status` has the group in its first lines, and fdinfo of a file some
+hundred in all, one line more for each lock on it."""
 
 
 def thread_group(pid: int) -> int | None:
     """Give the process that the thread `pid` belongs to; None when it is gone or /proc cannot be read."""
     try:
-        with open(f"/proc/{pid}/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"Tgid:"):
-                    return int(line[5:])
-    except (OSError, ValueError):
-        pass
-    return None
+        found = _TGID.search(_read(f"/proc/{pid}/status"))
+    except OSError:
+        return None
+    return int(found[1]) if found else None
 
 
 def holds_open_to_write(process: int, inode: int, device: int) -> bool:
@@ -44,15 +48,26 @@ def holds_open_to_write(process: int, inode: int, device: int) -> bool:
 def _mount_of(fdinfo: str, inode: int) -> bytes | None:
     """Give the mount ID of a descriptor if it is one to write an inode with that number by."""
     try:
-        with open(fdinfo, "rb") as lines:
-            fields = dict(line.split(b":", 1) for line in lines if b":" in line)
+        text = _read(fdinfo)
     except OSError:
         return None
+    if b"ino:\t%d\n" % inode not in text:  # most are of other files
+        return None
+    fields = dict(line.split(b":", 1) for line in text.splitlines() if b":" in line)
     if fields.get(b"ino", b"").strip() != b"%d" % inode:
         return None
     if int(fields.get(b"flags", b"2"), 8) & os.O_ACCMODE == os.O_RDONLY:
         return None
     return fields.get(b"mnt_id", b"").strip()
+
+
+def _read(path: str) -> bytes:
+    """Read a small file of /proc: half the time that a file object takes."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _SMALL)
+    finally:
+        os.close(descriptor)
 
 
 def _device_of(process: int, mount: bytes) -> int | None:

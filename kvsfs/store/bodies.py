@@ -25,7 +25,7 @@ class BytesBody:
         return len(self._content)
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """Give the bytes from the start; each piece is a checkpoint."""
+        """Give the bytes from the start; each piece but the first is a checkpoint."""
         return _Pieces(self._read, self.length)
 
     def _read(self, size: int, offset: int) -> bytes:
@@ -51,7 +51,7 @@ class FileBody:
         return self._length
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """Give the bytes from the start; each piece is a checkpoint."""
+        """Give the bytes from the start; each piece but the first is a checkpoint."""
         return _Pieces(self._read, self._length)
 
     def _read(self, size: int, offset: int) -> bytes:
@@ -78,10 +78,11 @@ class _Pieces:
         return self
 
     async def __anext__(self) -> bytes:
-        await trio.lowlevel.checkpoint()
         size = min(PIECE, self._length - self._offset)
         if size <= 0:
             raise StopAsyncIteration
+        if self._offset:
+            await trio.lowlevel.checkpoint()  # between two pieces; a small body is on its way at once
         piece = self._read(size, self._offset)
         self._offset += size
         return piece

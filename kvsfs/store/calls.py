@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TypeVar
 from urllib.parse import urlencode
 
+import httpcore
 import httpx
 import trio
 
@@ -25,7 +26,7 @@ from kvsfs.store.limit import Headroom, Kind, Limits, TokenBucket
 from kvsfs.store.parsing import parse_encoding, parse_error, parse_json
 from kvsfs.store.protocol import RecordBody
 from kvsfs.store.retry import Deadlines, Transient, retrying
-from kvsfs.store.transport import Answer, HttpClients, Upload, is_loopback
+from kvsfs.store.transport import Answer, Line, Lines, Upload, is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,13 @@ LARGEST_ERROR = 64 * 1024
 
 ACCEPT_ENCODING = "gzip, br, deflate"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_USER_AGENT = f"kvsfs/{version('kvsfs')}"
+_COMMON_HEADERS = {
+    b"User-Agent": f"kvsfs/{version('kvsfs')}".encode(),
+    b"Accept-Encoding": ACCEPT_ENCODING.encode(),
+}
 
 Query = Mapping[str, "str | int | bool | None"]
+Headers = Mapping[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,8 @@ class ApiClient:
         self._credential = credential
         self._deadlines = deadlines
         self._meter = meter
-        self._http = HttpClients(self.base_url, deadlines)
+        self._api_url = _parts(httpx.URL(self.base_url))
+        self._lines = Lines(self.base_url, deadlines)
         # The embedded server has no limits of its own; one that plays the platform's names them.
         self._limits = Limits(assumed=not is_loopback(self.base_url))
         self._connections = Connections()
@@ -123,7 +129,7 @@ class ApiClient:
 
     async def aclose(self) -> None:
         """Close all connections; answers still being read break off."""
-        await self._http.aclose()
+        await self._lines.aclose()
 
     async def fetch_json(self, call: Call) -> object:
         """Send and read the answer's JSON."""
@@ -199,72 +205,66 @@ class ApiClient:
             await bucket.take(patience=self._deadlines.total)
             self._meter.count_wait(trio.current_time() - begun)
             self._breaker.asked(call.subject)
-            url = httpx.URL(self.base_url + call.path + query_string(call.query))
+            url = self._url_of(call)
             try:
                 response = await self._send(call, url, self._authorization(), taken)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                self._breaker.could_not_connect()
+            except faults.TRANSPORT_ERRORS as error:
+                if isinstance(error, httpcore.ConnectError | httpcore.ConnectTimeout):
+                    self._breaker.could_not_connect()
                 raise _attempt_fault(call, error) from error
-            except httpx.HTTPError as error:
-                raise _attempt_fault(call, error) from error
-            self._heed(response, bucket)
-            return Answer(response, call.subject, self._meter, taken.pop_all().close)
+            answer = Answer(response, url, call.subject, self._meter, taken.pop_all().close)
+            self._heed(answer, bucket)
+            return answer
 
-    async def _follow(self, call: Call, url: httpx.URL) -> Answer:
+    async def _follow(self, call: Call, url: httpcore.URL) -> Answer:
         """Ask where the API sends us: another host, with its own limits, and the token stays with the API."""
         with await self._connections.take(call.direction) as taken:
             try:
                 response = await self._send(call, url, {}, taken)
-            except httpx.HTTPError as error:
+            except faults.TRANSPORT_ERRORS as error:
                 raise _attempt_fault(call, error) from error
-            return Answer(response, call.subject, self._meter, taken.pop_all().close)
+            return Answer(response, url, call.subject, self._meter, taken.pop_all().close)
 
-    def _heed(self, response: httpx.Response, bucket: TokenBucket) -> None:
+    def _heed(self, answer: Answer, bucket: TokenBucket) -> None:
         """Take from the headers of the API's answer what they say about the calls to come."""
-        if response.status_code < 500:
+        if answer.status < 500:
             self._breaker.answered()
-        bucket.learn(response.headers.get("x-ratelimit-limit"))
-        if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
-            bucket.slow_down(faults.parse_retry_after(response.headers.get("retry-after")))
+        bucket.learn(answer.headers.get("x-ratelimit-limit"))
+        if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+            bucket.slow_down(faults.parse_retry_after(answer.headers.get("retry-after")))
 
     async def _send(
-        self, call: Call, url: httpx.URL, authorization: Mapping[str, str], taken: ExitStack
-    ) -> httpx.Response:
-        http = await self._http.take(taken)
-        request = self._request(call, url, authorization, http.timeout)
+        self, call: Call, url: httpcore.URL, authorization: Headers, taken: ExitStack
+    ) -> httpcore.Response:
+        line = await self._lines.take(taken)
         self._meter.count_request(call.operation)
         begun = trio.current_time()
         try:
-            response = await http.send(request, stream=True)
-        except httpx.HTTPError as error:
+            response = await self._exchange(line, call, url, authorization)
+        except faults.TRANSPORT_ERRORS as error:
             log.debug("%s of %s: %s", call.operation, call.subject, type(error).__name__)
             raise
-        except (httpx.InvalidURL, ValueError):
-            # httpx reads a Location also when told not to follow it. from None: the cause would quote it.
-            raise ProtocolViolation(f"{call.subject}: a redirect to no valid URL") from None
         self._meter.observe(call.operation, trio.current_time() - begun)
-        log.debug("%s of %s: %d", call.operation, call.subject, response.status_code)
+        log.debug("%s of %s: %d", call.operation, call.subject, response.status)
         return response
 
-    def _request(
-        self, call: Call, url: httpx.URL, authorization: Mapping[str, str], timeout: httpx.Timeout
-    ) -> httpx.Request:
-        headers = {
-            "User-Agent": _USER_AGENT,
-            "Accept-Encoding": ACCEPT_ENCODING,
-            **call.headers,
-            **authorization,
-        }
-        extensions = {"timeout": timeout.as_dict()}
-        request = httpx.Request(
-            call.method, url, headers=headers, content=call.content, extensions=extensions
-        )
-        self._meter.count_sent(len(call.content))
+    async def _exchange(
+        self, line: Line, call: Call, url: httpcore.URL, authorization: Headers
+    ) -> httpcore.Response:
+        own = {name.encode("ascii"): value.encode("ascii") for name, value in call.headers.items()}
+        headers = {b"Host": _authority(url), **_COMMON_HEADERS, **authorization, **own}
         if call.body is not None:
-            # Not as httpx's `content=`: that wraps it into a generator, left suspended by a broken upload.
-            request.headers["Content-Length"] = str(call.body.length)
-            request.stream = Upload(call.body, self._meter)
-        return request
+            headers[b"Content-Length"] = b"%d" % call.body.length
+            return await line.send(call.method, url, headers, Upload(call.body, self._meter))
+        if call.content or call.method in ("POST", "PUT"):
+            headers[b"Content-Length"] = b"%d" % len(call.content)
+            self._meter.count_sent(len(call.content))
+        return await line.send(call.method, url, headers, call.content)
+
+    def _url_of(self, call: Call) -> httpcore.URL:
+        api = self._api_url
+        target = api.target.rstrip(b"/") + f"{call.path}{query_string(call.query)}".encode("ascii")
+        return httpcore.URL(scheme=api.scheme, host=api.host, port=api.port, target=target)
 
     async def _refusal(self, call: Call, answer: Answer) -> Exception:
         if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -313,10 +313,10 @@ class ApiClient:
     def _without_token(self, message: str | None) -> str | None:
         return message and self._credential.struck_out(message)
 
-    def _authorization(self) -> dict[str, str]:
+    def _authorization(self) -> Headers:
         token = self._credential.token
         _check_token(token)
-        return {"Authorization": f"Bearer {token}"} if token else {}
+        return {b"Authorization": b"Bearer " + token.encode()} if token else {}
 
 
 def _check_token(token: str | None) -> None:
@@ -342,17 +342,28 @@ def _require_no_page(call: Call, answer: Answer) -> None:
         raise ProtocolViolation(f"{call.subject}: a web page is the answer: is a proxy in between?")
 
 
-def _next_hop(call: Call, answer: Answer) -> httpx.URL:
+def _next_hop(call: Call, answer: Answer) -> httpcore.URL:
+    asked = httpx.URL(bytes(answer.url).decode("ascii"))
     try:
-        url = answer.url.join(answer.headers["location"])
+        url = asked.join(answer.headers["location"])
     except (KeyError, httpx.InvalidURL, ValueError):
         # from None: the cause would quote the URL, and its signature with it.
         raise ProtocolViolation(f"{call.subject}: a redirect to no valid URL") from None
-    if url.scheme not in ("http", "https") or (answer.url.scheme == "https" and url.scheme != "https"):
+    if url.scheme not in ("http", "https") or (asked.scheme == "https" and url.scheme != "https"):
         raise ProtocolViolation(f"{call.subject}: a redirect away from HTTPS")
-    return url
+    return _parts(url)
 
 
-def _attempt_fault(call: Call, error: httpx.HTTPError) -> Exception:
+def _parts(url: httpx.URL) -> httpcore.URL:
+    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+
+
+def _authority(url: httpcore.URL) -> bytes:
+    """Spell the Host header (RFC 9110, 7.2)."""
+    host = b"[%s]" % url.host if b":" in url.host else url.host
+    return host if url.port is None else b"%s:%d" % (host, url.port)
+
+
+def _attempt_fault(call: Call, error: Exception) -> Exception:
     translated = faults.from_exception(error, call.subject)
     return Transient(translated) if faults.is_transient(translated, error) else translated

@@ -31,12 +31,15 @@ class Connections:
     async def take(self, direction: Direction | None) -> ExitStack:
         """Wait, first come first served, until a body may move; None for a call without one: no wait.
 
-        Closing the result gives the right back. Cancelled, nothing was taken.
+        Closing the result gives the right back. Cancelled, nothing was taken. Checkpoints only where it has to wait.
         """
         borrower = object()  # not the task: who opened an answer need not be who closes it
         with ExitStack() as taken:
             for limiter in self._limiters(direction):
-                await limiter.acquire_on_behalf_of(borrower)
+                try:  # a checkpoint is a turn of the scheduler, and a system call
+                    limiter.acquire_on_behalf_of_nowait(borrower)
+                except trio.WouldBlock:
+                    await limiter.acquire_on_behalf_of(borrower)
                 taken.callback(limiter.release_on_behalf_of, borrower)
             return taken.pop_all()
 

@@ -1,4 +1,4 @@
-"""What went wrong, in the words of `errors.py`: from HTTP statuses and from httpx's exceptions."""
+"""What went wrong, in the words of `errors.py`: from HTTP statuses and from httpcore's exceptions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
-import httpx
+import httpcore
 
 from kvsfs import errors
 from kvsfs.errors import StoreError
@@ -34,16 +34,19 @@ _HINTS: Mapping[type[StoreError], str] = {
     errors.RecordTooLarge: "larger than the API allows",
 }
 
-# Most special first. The text stands behind "SUBJECT: "; httpx's own is only kept as the cause.
-_BY_EXCEPTION: tuple[tuple[type[httpx.HTTPError], type[StoreError], str], ...] = (
-    (httpx.ConnectTimeout, errors.StoreTimeout, "no connection to the API in time"),
-    (httpx.TimeoutException, errors.StoreTimeout, "the API stopped answering"),
-    (httpx.ConnectError, errors.StoreUnreachable, "the API cannot be reached"),
-    (httpx.NetworkError, errors.StoreUnreachable, "the connection to the API was lost"),
-    (httpx.ProxyError, errors.StoreUnreachable, "the proxy refuses the connection"),
-    (httpx.RemoteProtocolError, errors.StoreUnreachable, "the API's answer broke off"),
-    (httpx.HTTPError, errors.ProtocolViolation, "the exchange with the API failed"),
+# Most special first. The text stands behind "SUBJECT: "; httpcore's own is only kept as the cause.
+_BY_EXCEPTION: tuple[tuple[type[Exception], type[StoreError], str], ...] = (
+    (httpcore.ConnectTimeout, errors.StoreTimeout, "no connection to the API in time"),
+    (httpcore.TimeoutException, errors.StoreTimeout, "the API stopped answering"),
+    (httpcore.ConnectError, errors.StoreUnreachable, "the API cannot be reached"),
+    (httpcore.NetworkError, errors.StoreUnreachable, "the connection to the API was lost"),
+    (httpcore.ProxyError, errors.StoreUnreachable, "the proxy refuses the connection"),
+    (httpcore.RemoteProtocolError, errors.StoreUnreachable, "the API's answer broke off"),
+    (httpcore.ProtocolError, errors.ProtocolViolation, "the exchange with the API failed"),
 )
+
+TRANSPORT_ERRORS = tuple(kind for kind, _, _ in _BY_EXCEPTION)
+"""What an exchange raises, that is not answered."""
 
 
 # By OpenSSL's codes (X509_V_ERR_*, x509_vfy.h); the text stands behind "the API's TLS certificate".
@@ -58,18 +61,18 @@ _CERTIFICATE_FAULTS: Mapping[int, str] = {
 }
 
 
-def from_exception(error: httpx.HTTPError, subject: str) -> StoreError:
-    """Translate what httpx raised while `subject` was asked for."""
+def from_exception(error: Exception, subject: str) -> StoreError:
+    """Translate one of `TRANSPORT_ERRORS`, raised while `subject` was asked for."""
     if (failure := _certificate_failure(error)) is not None:
         words = _CERTIFICATE_FAULTS.get(failure.verify_code, "cannot be verified")
         return errors.StoreUnreachable(f"{subject}: the API's TLS certificate {words}")
     for kind, translated, text in _BY_EXCEPTION:
         if isinstance(error, kind):
             return translated(f"{subject}: {text}")
-    raise AssertionError(type(error))  # the table ends with the base class
+    raise AssertionError(type(error))
 
 
-def is_transient(error: StoreError, cause: httpx.HTTPError) -> bool:
+def is_transient(error: StoreError, cause: Exception) -> bool:
     """Whether another attempt may do better."""
     return isinstance(error, errors.StoreUnreachable) and _certificate_failure(cause) is None
 

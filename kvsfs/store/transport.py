@@ -1,16 +1,15 @@
-"""httpx clients, and the two ends of an exchange on it: a body going out, an answer coming in.
+"""Connections to hosts, and the two ends of an exchange on them: a body going out, an answer coming in.
 
-httpx is told nothing that it could act on by itself: no redirects, no decoding, no cookies.
+httpcore, on which httpx stands, and not httpx's client: that one spends another 0.2 ms a request on redirects, cookies,
+authentication and models of headers, of which nothing is wanted here.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import logging
-import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import ExitStack
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urlsplit
 
 import httpcore
@@ -21,19 +20,16 @@ from kvsfs.errors import StoreUnreachable
 from kvsfs.metrics import StoreMeter
 from kvsfs.store import faults
 from kvsfs.store.connections import MAX_CONNECTIONS
+from kvsfs.store.network import Network
 from kvsfs.store.protocol import RecordBody
+from kvsfs.store.proxies import Proxies
 from kvsfs.store.retry import Deadlines
 
 KEEPALIVE_EXPIRY = 4.0
 """Seconds. uvicorn and Node close an idle connection after 5: we let go first, lest a request meet it."""
 
-READ_BYTES = 256 * 1024
-"""Read from a socket at a time. With httpcore's 64 KiB 1 GiB cost 1.9 s of CPU, with these 1.2, with 1 MiB 1.3."""
-
-httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = READ_BYTES  # it has no option
-
 HOSTS = 2
-"""Connections that a client keeps: to the API, and to the object store that it may redirect to."""
+"""Connections that a line keeps: to the API, and to the object store that it may redirect to."""
 
 _URL_LOGGERS = (
     "httpx",
@@ -45,76 +41,120 @@ _URL_LOGGERS = (
 )
 
 
-class HttpClients:
-    """`MAX_CONNECTIONS` clients, each for one exchange at a time. The one used last goes first: few stay open.
+class Lines:
+    """`MAX_CONNECTIONS` lines, each for one exchange at a time. The one used last goes first: few stay open.
 
-    Not one client with many connections: for each step of a request httpcore looks at every pair of connections that
-    its pool has, and asks the system about each: 0.4 ms a request with 24 of them, as much as all the rest.
+    Not httpcore's pool: for each step of a request that looks at every pair of its connections, and asks the system
+    about each: 0.4 ms a request with 24 of them.
     """
 
     def __init__(self, base_url: str, deadlines: Deadlines) -> None:
         """Raise StoreUnreachable when the URL or the environment's proxy or certificates make no sense."""
         _silence_url_loggers()
-        self._base_url = base_url
-        self._deadlines = deadlines
-        self._tls = _tls_context()
-        self._all = [self._open()]
-        self._free = list(self._all)
+        self._dialer = _Dialer(base_url)
+        self._timeouts = {
+            "connect": deadlines.connect,
+            "read": deadlines.stall,
+            "write": deadlines.stall,
+        }
+        self._all: list[Line] = []
+        self._free: list[Line] = []
         self._turn = trio.Semaphore(MAX_CONNECTIONS)
 
-    async def take(self, taken: ExitStack) -> httpx.AsyncClient:
-        """Wait for a client, first come first served; closing `taken` gives it back. Cancelled, none was taken."""
-        await self._turn.acquire()
+    async def take(self, taken: ExitStack) -> Line:
+        """Wait for a line, first come first served; closing `taken` gives it back. Cancelled, none was taken.
+
+        Checkpoints only where it has to wait.
+        """
+        try:
+            self._turn.acquire_nowait()
+        except trio.WouldBlock:
+            await self._turn.acquire()
         taken.callback(self._turn.release)
         if not self._free:
-            self._all.append(self._open())
+            self._all.append(Line(self._dialer, self._timeouts))
             self._free.append(self._all[-1])
-        client = self._free.pop()
-        taken.callback(self._free.append, client)
-        return client
+        line = self._free.pop()
+        taken.callback(self._free.append, line)
+        return line
 
     async def aclose(self) -> None:
         """Close all connections; answers still being read break off."""
-        for client in self._all:
-            await client.aclose()
-
-    def _open(self) -> httpx.AsyncClient:
-        return _open_http_client(self._base_url, self._deadlines, self._tls)
+        for line in self._all:
+            await line.aclose()
 
 
-def _tls_context() -> ssl.SSLContext:
-    """Make what all connections share: reading the certificates takes 20 ms."""
-    try:
-        return httpx.create_ssl_context()  # SSL_CERT_FILE holds for loopback, too
-    except (ValueError, OSError):
-        raise _unusable_environment() from None
+class Line:
+    """One exchange at a time, on a connection that is kept for the next one."""
+
+    def __init__(self, dialer: _Dialer, timeouts: Mapping[str, float]) -> None:
+        self._dialer = dialer
+        self._extensions = {"timeout": timeouts}
+        self._kept: list[httpcore.AsyncConnectionInterface] = []
+
+    async def send(
+        self,
+        method: str,
+        url: httpcore.URL,
+        headers: Mapping[bytes, bytes],
+        content: bytes | AsyncIterator[bytes],
+    ) -> httpcore.Response:
+        """Send, and give the answer with its body unread. Raises `faults.TRANSPORT_ERRORS`."""
+        request = httpcore.Request(
+            method, url, headers=list(headers.items()), content=content, extensions=self._extensions
+        )
+        connection = await self._connection_to(url.origin)
+        return await connection.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close what is kept."""
+        for connection in self._kept:
+            await connection.aclose()
+
+    async def _connection_to(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
+        connection = next((c for c in self._kept if c.can_handle_request(origin)), None)
+        if connection is not None:
+            if connection.is_available() and not connection.has_expired():
+                return connection
+            await self._drop(connection)
+        elif len(self._kept) == HOSTS:
+            await self._drop(self._kept[0])
+        connection = self._dialer.connection_to(origin)
+        self._kept.append(connection)
+        return connection
+
+    async def _drop(self, connection: httpcore.AsyncConnectionInterface) -> None:
+        self._kept.remove(connection)
+        await connection.aclose()
 
 
-def _open_http_client(base_url: str, deadlines: Deadlines, tls: ssl.SSLContext) -> httpx.AsyncClient:
-    """Make a client for `base_url`: HTTP/1.1, keep-alive, TLS verified, proxies as the environment says.
+class _Dialer:
+    """Makes connections: HTTP/1.1, keep-alive, TLS verified, proxies as the environment says.
 
     The embedded store on loopback is never asked through a proxy: HTTP_PROXY is set for the world outside.
     """
-    try:
-        # HTTP/2 is off: httpx hands the server's GOAWAY after 1,000 requests to the caller as an error.
-        return httpx.AsyncClient(
-            http2=False,
-            follow_redirects=False,
-            trust_env=not is_loopback(base_url),
-            verify=tls,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            # No bound of its own on the wait for a connection: it is in the call's, which for uploads grows
-            # with their size. A bound of `total` failed the 33rd upload while the 32 before it still moved.
-            timeout=httpx.Timeout(deadlines.stall, connect=deadlines.connect, pool=None),
-            limits=httpx.Limits(
-                max_connections=HOSTS,
-                max_keepalive_connections=HOSTS,
-                keepalive_expiry=KEEPALIVE_EXPIRY,
-            ),
+
+    def __init__(self, base_url: str) -> None:
+        try:
+            self._tls = httpx.create_ssl_context()  # SSL_CERT_FILE holds for loopback, too
+            self._proxies = None if is_loopback(base_url) else Proxies()
+        except (ValueError, ImportError, OSError):
+            # from None: a proxy's URL may hold a password.
+            raise _unusable_environment() from None
+        self._network = Network()
+
+    def connection_to(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
+        """Make a connection; it opens with its first request."""
+        scheme, host = origin.scheme.decode("ascii"), origin.host.decode("ascii")
+        proxy = None if self._proxies is None else self._proxies.leading_to(scheme, host)
+        # HTTP/2 is off: httpcore hands the server's GOAWAY after 1,000 requests to the caller as an error.
+        pool = httpcore.AsyncConnectionPool(
+            ssl_context=self._tls,
+            proxy=proxy,
+            keepalive_expiry=KEEPALIVE_EXPIRY,
+            network_backend=self._network,
         )
-    except (ValueError, ImportError, OSError):
-        # from None: a proxy's URL may hold a password.
-        raise _unusable_environment() from None
+        return pool.create_connection(origin)
 
 
 def _unusable_environment() -> StoreUnreachable:
@@ -133,7 +173,7 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-class Upload(httpx.AsyncByteStream):
+class Upload:
     """A record's body on its way to the socket. An iterator and no generator: it can be left half way."""
 
     def __init__(self, body: RecordBody, meter: StoreMeter) -> None:
@@ -152,22 +192,28 @@ class Upload(httpx.AsyncByteStream):
 class Answer:
     """An answer whose headers are known; iterating gives its body as it is sent, still encoded.
 
-    Iterating raises StoreUnreachable when the body breaks off and StoreTimeout when it stalls. `aclose` must
-    be called, read or not: a body read to its end leaves a connection to use again, any other closes it.
-    It calls `on_close`, the first time.
+    `headers` have names in lower case. Iterating raises StoreUnreachable when the body breaks off and StoreTimeout
+    when it stalls. `aclose` must be called, read or not: a body read to its end leaves a connection to use again, any
+    other closes it. It calls `on_close`, the first time.
     """
 
     def __init__(
-        self, response: httpx.Response, subject: str, meter: StoreMeter, on_close: Callable[[], None]
+        self,
+        response: httpcore.Response,
+        url: httpcore.URL,
+        subject: str,
+        meter: StoreMeter,
+        on_close: Callable[[], None],
     ) -> None:
-        self.status = response.status_code
-        self.headers = response.headers
-        self.url = response.url
+        self.status = response.status
+        self.headers = _by_name(response.headers)
+        self.url = url
         self._response = response
         self._subject = subject
         self._meter = meter
         self._on_close = on_close
-        self._raw = response.aiter_raw()
+        assert isinstance(response.stream, AsyncIterable)
+        self._raw = aiter(response.stream)
         self._begun = False
 
     def __aiter__(self) -> Answer:
@@ -177,7 +223,7 @@ class Answer:
         self._begun = True
         try:
             chunk = await anext(self._raw)
-        except httpx.HTTPError as error:
+        except faults.TRANSPORT_ERRORS as error:
             raise faults.from_exception(error, self._subject) from error
         self._meter.count_received(len(chunk))
         return chunk
@@ -193,14 +239,29 @@ class Answer:
                 self._on_close()
 
     async def _end_generators(self) -> None:
-        # Below aiter_raw() stand five more of httpx's and httpcore's generators. Left suspended, each would
-        # be collected as garbage, which trio reports, rightly. On the closed connection the next read fails
-        # and unwinds them all in order.
+        # Below stand two of httpcore's generators. Left suspended, each would be collected as garbage, which trio
+        # reports, rightly. On the closed connection the next read fails and unwinds them in order.
         try:
             async for _rest in self._raw:
                 pass
-        except (httpx.HTTPError, httpx.StreamError):
+        except faults.TRANSPORT_ERRORS:
             pass
+
+
+def _by_name(raw: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str]:
+    """Read headers as RFC 9110, 5.3 says: of one name they are a list."""
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.decode("ascii").lower(), _text(value)
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _silence_url_loggers() -> None:

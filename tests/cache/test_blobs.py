@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvsfs.cache.blobs import Blob, BlobFolder
+from kvsfs.cache.folder import CacheFolder
 from kvsfs.errors import CommandError, ExitCode
 
 
@@ -439,15 +440,35 @@ def test_durable_are_the_bytes_and_each_name_on_the_way_to_them(tmp_path: Path, 
     moved = folder.create()
     folder.make_local(moved, b"one/.moved")
     expected = [
-        (blob, [blob.path, f"{root}/dirty", root]),
-        (swap, [swap.path, f"{root}/local/one/two", f"{root}/local/one", f"{root}/local", root]),
-        (moved, [moved.path, f"{root}/local/one", f"{root}/local", root]),
+        (blob, [blob.path, f"{root}/dirty"]),
+        (swap, [swap.path, f"{root}/local/one/two", f"{root}/local/one", f"{root}/local"]),
+        (moved, [moved.path, f"{root}/local/one", f"{root}/local"]),
     ]
     for each, paths in expected:
         synced.clear()
         each.pwrite(b"hello", 0)
         folder.make_durable(each)
         assert synced == paths
+
+
+def test_the_names_in_the_cache_folder_are_durable_before_anything_is_written(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    """Those of `dirty/`, of the journal and of its log: no close syncs them again."""
+    there: list[str] = []
+    root = str(tmp_path / "cache")
+    real = BlobFolder.make_names_durable
+
+    def note(self: BlobFolder) -> None:
+        there.extend(os.listdir(root))
+        real(self)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(BlobFolder, "make_names_durable", note)
+        cache = CacheFolder(root, "store")
+    assert {"dirty", "local", "journal.db", "journal.db-wal"} <= set(there)
+    assert synced == [str(tmp_path), root]
+    cache.close()
 
 
 def test_a_disk_that_cannot_keep_the_bytes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

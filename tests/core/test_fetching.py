@@ -17,8 +17,8 @@ from kvsfs.core import fetching
 from kvsfs.core.fetching import OPEN_ATTEMPTS, Fetch
 from kvsfs.errors import ProtocolViolation, RecordChanged, RecordNotFound, StoreError, StoreUnreachable
 from kvsfs.store.apify import ApifyStoreCollection
+from kvsfs.store.network import READ_BYTES
 from kvsfs.store.protocol import RecordStream, Store
-from kvsfs.store.transport import READ_BYTES
 from kvsfs.types import ByteRange, RecordKey
 from tests.support.fault_server import answering, fault_server
 from tests.support.mounted import Mounted, mounted, on_mock_clock

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.fuse
 
 @contextmanager
 def traced(mounted: Mounted, log: Path) -> Iterator[Callable[[], list[str]]]:
-    """Note what the daemon syncs, and give it in its order: blob, dirty, cache, log."""
+    """Note what the daemon syncs, and give it in its order: blob, dirty, log."""
     if shutil.which("strace") is None:
         pytest.fail("strace is missing: ./dev setup installs it")
     command = ["strace", "-f", "-y", "-qq", "-e", "trace=fsync,fdatasync", "-o", str(log)]
@@ -63,8 +63,8 @@ def _name(path: str) -> str:
     return "blob" if os.path.basename(folder) == "dirty" else name
 
 
-ACKNOWLEDGED = ["blob", "dirty", "cache", "journal.db-wal"]
-"""The bytes, the name of the file that has them, that of its folder, and the row that knows it."""
+ACKNOWLEDGED = ["blob", "dirty", "journal.db-wal"]
+"""The bytes, the name of the file that has them, and the row that knows it."""
 
 
 def test_a_close_with_write_back(mount: Mount, tmp_path: Path) -> None:
