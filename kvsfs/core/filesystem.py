@@ -39,6 +39,7 @@ from kvsfs.core.moves import Moves
 from kvsfs.core.name_rules import NameRules
 from kvsfs.core.numbers import Numbers
 from kvsfs.core.open_files import OpenFiles
+from kvsfs.core.pages_ahead import Pages
 from kvsfs.core.polling import Poller
 from kvsfs.core.prefetch import Prefetch
 from kvsfs.core.records import Records
@@ -111,7 +112,7 @@ class FileSystem:
         self._local = LocalOnly(self.inodes, cache, self._attributes, self._rules)
         self._deletes = DeferredDeletes(store, cache.journal, self._background, tuning.grace)
         self._lister = Lister(
-            store,
+            Pages(store, self._background),
             self.inodes,
             self._versions,
             self._local,

@@ -19,6 +19,7 @@ from kvsfs.cache.journal import NO_RECORD, Base
 from kvsfs.core import names
 from kvsfs.core.content import Content
 from kvsfs.core.numbers import Numbers
+from kvsfs.core.pages_ahead import PagesAhead
 from kvsfs.errors import FileError, StoreError
 from kvsfs.store.bodies import FileBody
 from kvsfs.types import RecordHead, RecordKey
@@ -225,8 +226,10 @@ class ListingPass:
     """Names that had to be looked up beside it."""
     arrivals: list[File | Folder] = field(default_factory=list)
     """In the order of their keys."""
+    ahead: PagesAhead | None = None
+    """The pages that come next."""
     lock: trio.Lock = field(default_factory=trio.Lock)
-    """Held while a page is fetched: one request, however many wait for it."""
+    """Held while a page is waited for."""
 
     def asked_about(self, key: str) -> float:
         """When the page was asked for that shows a key, or shows that it is not there; -inf when none did."""

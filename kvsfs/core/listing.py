@@ -15,9 +15,9 @@ from kvsfs.core.attributes import KeptAttributes
 from kvsfs.core.handles import FolderHandle
 from kvsfs.core.inodes import File, Folder, InodeTable, ListingPass
 from kvsfs.core.local_only import LocalOnly
+from kvsfs.core.pages_ahead import Pages
 from kvsfs.core.versions import Versions
 from kvsfs.errors import FileError, ProtocolViolation, StoreUnreachable
-from kvsfs.store.protocol import Store
 from kvsfs.types import KeyEntry, KeyPage, RecordKey
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Lister:
 
     def __init__(
         self,
-        store: Store,
+        pages: Pages,
         inodes: InodeTable,
         versions: Versions,
         local: LocalOnly,
@@ -78,7 +78,7 @@ class Lister:
         ttl: float,
     ) -> None:
         """`is_hidden` tells which keys are gone here, though the store has them still."""
-        self._store = store
+        self._pages = pages
         self._is_hidden = is_hidden
         self._inodes = inodes
         self._versions = versions
@@ -211,10 +211,10 @@ class Lister:
         """
         key, prefix = _key_and_prefix(folder, component)
         seen = _Seen(listing, trio.current_time())
-        page = await self._store.list_keys(prefix=key or prefix, limit=LOOKUP_PAGE)
+        page = await self._pages.first(key or prefix or "", LOOKUP_PAGE)
         entries = page.items
         if prefix and page.is_truncated and entries and entries[-1].key < prefix:
-            entries += (await self._store.list_keys(prefix=prefix, limit=1)).items
+            entries += (await self._pages.first(prefix, 1)).items
         for entry in entries:
             if entry.key == key or (prefix and entry.key.startswith(prefix)):
                 self._see(folder, entry, seen)
@@ -226,13 +226,15 @@ class Lister:
         async with listing.lock:
             if listing.pages != pages or listing.complete:
                 return
-            seen = _Seen(listing, trio.current_time())
-            prefix = folder.prefix
-            page = await self._store.list_keys(prefix=prefix or None, exclusive_start_key=listing.cursor)
+            begun, prefix = trio.current_time(), folder.prefix
+            if listing.ahead is None or listing.ahead.prefix != prefix:
+                listing.ahead = self._pages.below(prefix)
+            fetched = await listing.ahead.after(listing.cursor)
+            seen, page = _Seen(listing, fetched.requested_at), fetched.page
             if folder.prefix != prefix:  # renamed meanwhile: this pass is of no use any more
                 listing.complete = True
                 return
-            listing.took += trio.current_time() - seen.requested_at
+            listing.took += trio.current_time() - begun
             arrived = len(listing.arrivals)
             for entry in page.items:
                 self._see(folder, entry, seen)
