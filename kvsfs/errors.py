@@ -139,12 +139,12 @@ class ExitCode(enum.IntEnum):
     NO_FUSERMOUNT = 31, "fusermount3 is missing"
     MOUNT_FAILED = 32, "mounting failed"
     CACHE_UNUSABLE = 33, "the cache or data folder cannot be used"
-    NOT_ALL_UPLOADED = 40, "not all was uploaded"
+    NOT_ALL_UPLOADED = 40, "not all was uploaded, or exported"
     NOTHING_PENDING = 41, "nothing is pending there"
     NO_ANSWER = 42, "the mount's daemon does not answer"
     ADDRESS_IN_USE = 50, "the address is in use"
     DATA_DAMAGED = 51, "a data folder is damaged"
-    NOT_ALL_FITS = 60, "not all in the folder fits a store"
+    NOT_ALL_FITS = 60, "not all fits the store, or the folder"
     INTERRUPTED = 130, "interrupted (Ctrl-C)"
 
 

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from kvsfs.cli import check, config, mount, recover, serve, status, steer, stores, umount, url
+from kvsfs.cli import check, config, crawlee, mount, recover, serve, status, steer, stores, umount, url
 from kvsfs.errors import CommandError
 
 _STDERR = 2
@@ -32,6 +32,8 @@ app.command("refresh")(steer.refresh)
 app.command("recover")(recover.recover)
 app.command("check")(check.check)
 app.command("url")(url.url)
+app.command("import")(crawlee.import_)
+app.command("export")(crawlee.export)
 app.add_typer(stores.app, name="stores")
 app.command("serve")(serve.serve)
 app.add_typer(config.app, name="config")

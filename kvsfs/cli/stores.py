@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar, get_args
 
-import trio
 import typer
 
-from kvsfs import config, settings
 from kvsfs.cli.printing import say
+from kvsfs.cli.running import ApiUrl, TokenFile, run, source_settings
 from kvsfs.cli.stores_shown import described, print_store, print_stores, size_of
 from kvsfs.errors import CommandError, ExitCode, PermissionDenied, RequestRefused
-from kvsfs.options import OPTIONS, MountConfig
-from kvsfs.settings import setting, usage
+from kvsfs.options import MountConfig
+from kvsfs.settings import usage
 from kvsfs.store.apify import ApifyStoreCollection
 from kvsfs.store.sources import is_store_name
 from kvsfs.types import GeneralAccess, StoreInfo
@@ -31,8 +29,6 @@ PAGE = 1000
 
 LEVELS: tuple[GeneralAccess, ...] = get_args(GeneralAccess)
 
-ApiUrl = Annotated[str | None, typer.Option(metavar="URL", help="Another API.")]
-TokenFile = Annotated[str | None, typer.Option(metavar="FILE", help="File that holds the token.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Store = Annotated[str, typer.Argument(metavar="STORE", help="A source, as `kvsfs mount` takes it.")]
 
@@ -58,7 +54,7 @@ def ls(
                 break
         return found
 
-    found = _with_account(_settings("", api_url, token_file), listed)
+    found = _with_account(source_settings("", api_url, token_file), listed)
     if as_json:
         say(json.dumps([described(info) for info in found], indent=2))
     else:
@@ -85,13 +81,13 @@ def create(
     async def made(stores: ApifyStoreCollection) -> StoreInfo:
         return await stores.get_or_create(name, schema=collections)
 
-    _print(_with_account(_settings("", api_url, token_file), made), as_json=as_json)
+    _print(_with_account(source_settings("", api_url, token_file), made), as_json=as_json)
 
 
 @app.command("info")
 def info(store: Store, as_json: AsJson = False, api_url: ApiUrl = None, token_file: TokenFile = None) -> None:
     """Show what is known of a store."""
-    _print(_change(_settings(store, api_url, token_file)), as_json=as_json)
+    _print(_change(source_settings(store, api_url, token_file)), as_json=as_json)
 
 
 @app.command("rename")
@@ -105,7 +101,7 @@ def rename(
 ) -> None:
     """Give a store another name."""
     _check_name(name)
-    _print(_change(_settings(store, api_url, token_file), name=name, title=title), as_json=as_json)
+    _print(_change(source_settings(store, api_url, token_file), name=name, title=title), as_json=as_json)
 
 
 @app.command("access")
@@ -122,7 +118,7 @@ def access(
     chosen = None if level is None else next((known for known in LEVELS if known == level.upper()), None)
     if level is not None and chosen is None:
         raise usage(f"{level} is none of {', '.join(LEVELS)}")
-    found = _change(_settings(store, api_url, token_file), general_access=chosen)
+    found = _change(source_settings(store, api_url, token_file), general_access=chosen)
     if as_json:
         _print(found, as_json=True)
     else:
@@ -137,7 +133,7 @@ def remove(
     token_file: TokenFile = None,
 ) -> None:
     """Delete a store with all its records."""
-    configured = _settings(store, api_url, token_file)
+    configured = source_settings(store, api_url, token_file)
     _confirm(_change(configured), yes=yes)
     found = _change(configured, delete=True)
     say(f"{_called(found)} is deleted")
@@ -173,7 +169,7 @@ def _change(
                     return await found.client.update(name=name, title=title, general_access=general_access)
             return found.info
 
-    return _run(changed)
+    return run(changed)
 
 
 def _with_account(configured: MountConfig, ask: Callable[[ApifyStoreCollection], Awaitable[T]]) -> T:
@@ -184,7 +180,7 @@ def _with_account(configured: MountConfig, ask: Callable[[ApifyStoreCollection],
             with explained(configured.api_url), _of_owner():
                 return await ask(stores)
 
-    return _run(asked)
+    return run(asked)
 
 
 @contextmanager
@@ -197,30 +193,6 @@ def _of_owner() -> Iterator[None]:
         raise CommandError(ExitCode.NO_PERMISSION, message) from error
     except RequestRefused as error:
         raise CommandError(ExitCode.INVALID_NAME, f"the API refuses: {error}") from error
-
-
-def _run(main: Callable[[], Awaitable[T]]) -> T:
-    try:
-        return trio.run(main)
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        if isinstance(error, CommandError):
-            raise error from None
-        raise
-
-
-def _settings(store: str, api_url: str | None, token_file: str | None) -> MountConfig:
-    """Take the API and the token from where `kvsfs mount` takes them."""
-    flags = {
-        name: setting(OPTIONS[name], (value,), f"--{name}")
-        for name, value in (("api-url", api_url), ("token-file", token_file))
-        if value is not None
-    }
-    files = settings.of_files(config.config_files())
-    found = settings.config(store, "", [flags, *files.layers(os.environ, None)])
-    return MountConfig(store, "", api_url=found.api_url, token_file=found.token_file, timeout=found.timeout)
 
 
 def _check_name(name: str) -> None:
