@@ -75,6 +75,10 @@ class Content:
         """When the first change was made that nobody has closed yet (trio time)."""
         self.superseded = False
         """Somebody else's version has taken its place in the store."""
+        self.unproven = False
+        """Came without headers: no validator seen so far is known to be of these bytes."""
+        self.asked_for: str | None = None
+        """The store's time before which it had these bytes already, where they came without headers."""
         self._frozen: Blob | None = None
         self._unsharing = trio.Lock()
 
@@ -160,6 +164,16 @@ class Content:
             self.blob.truncate(size)
             if self.fetch is not None:
                 self.fetch.cut(size)
+
+    def holds(self, data: bytes) -> bool:
+        """Tell whether the bytes, which must be complete, are these. Raises OSError."""
+        if self.size != len(data):
+            return False
+        self.blob.acquire()
+        try:
+            return self.blob.pread(len(data), 0) == data
+        finally:
+            self.blob.release()
 
     async def complete_blob(self) -> None:
         """Fetch what is missing. Raises StoreError, OSError."""

@@ -23,6 +23,7 @@ from kvsfs.cache.folder import CacheFolder
 from kvsfs.core import names
 from kvsfs.core.attributes import KeptAttributes
 from kvsfs.core.background import Background
+from kvsfs.core.bulk import Bulk
 from kvsfs.core.compression import Compression
 from kvsfs.core.conflicts import Conflicts
 from kvsfs.core.content import Content
@@ -32,6 +33,7 @@ from kvsfs.core.handles import FolderHandle, HandleTable
 from kvsfs.core.heads import ENTRIES_AT_A_TIME, Heads
 from kvsfs.core.inodes import File, Folder, InodeTable, Ownership
 from kvsfs.core.kernel import KernelCaches
+from kvsfs.core.learning import Learner
 from kvsfs.core.listing import Lister
 from kvsfs.core.local_only import LocalOnly
 from kvsfs.core.markers import Markers
@@ -106,9 +108,9 @@ class FileSystem:
             tuning,
             clean,
         )
-        self._prefetch = Prefetch(
-            self._versions, self._background, revalidate=tuning.revalidate, cache_bytes=tuning.cache_bytes
-        )
+        self._learner = Learner(self._versions, self._background)
+        self._bulk = Bulk(store, self._versions, self._background, self._learner.came, tuning)
+        self._prefetch = Prefetch(self._versions, self._bulk, self._background, tuning)
         self._local = LocalOnly(self.inodes, cache, self._attributes, self._rules)
         self._deletes = DeferredDeletes(store, cache.journal, self._background, tuning.grace)
         self._lister = Lister(
@@ -156,6 +158,7 @@ class FileSystem:
         else:
             resumption.resume()
         self.xattrs = Xattrs(store, self._versions, self._records, self._rules)
+        self.xattrs.type_asked = self._learner.begin
         self._heads = Heads(self._versions, self._background) if tuning.exact_sizes else None
         if tuning.poll is not None:
             poller = Poller(counted, info, self.inodes, self._lister, self._versions)
@@ -184,6 +187,7 @@ class FileSystem:
             self.unstored,
             self._check_emptied,
         )
+        self.steering.before_refresh = self._prefetch.stop
         nursery.start_soon(self._uploads.sweep, self.files.handles)
 
     def follow(self, store: FollowingStore) -> None:
@@ -444,7 +448,8 @@ class FileSystem:
 
     async def warm(self, folder: Folder, tell: Callable[[Warmth], None]) -> None:
         """Have all files below a folder in the cache; `tell` hears of each. Raises as `warming.warm` does."""
-        await warm(self._lister, self._versions, folder, tell, largest=self._tuning.cache_bytes)
+        await warm(self._lister, self._versions, self._bulk, folder, tell, largest=self._tuning.cache_bytes)
+        self._learner.begin()
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -454,6 +459,7 @@ class FileSystem:
         What fails is not tried again: it is in the journal.
         """
         self._prefetch.stop()
+        self._learner.stop()
         self._deletes.stop_waiting()
         for file, content in self._unstored():
             file.temporary = False
@@ -470,6 +476,7 @@ class FileSystem:
         What cannot be journalled, because it is not all here or the disk is full, is left to be set aside.
         """
         self._prefetch.stop()
+        self._learner.stop()
         self._deletes.stop_waiting()
         for file, content in self._unstored():
             if content.complete:

@@ -141,6 +141,11 @@ class File(Inode):
         return self._remote
 
     @property
+    def is_asked_for(self) -> bool:
+        """Whether somebody holds `remote`."""
+        return self._remote is not None and self._remote.locked()
+
+    @property
     def record_key(self) -> RecordKey:
         """The key of the record to read the bytes from."""
         return self.key if self.origin is None else self.origin

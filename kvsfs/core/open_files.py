@@ -145,6 +145,8 @@ class OpenFiles:
     async def _acquire(self, file: File, *, truncate: bool) -> Content:
         if truncate:
             return self._versions.acquire_empty(file)
+        if not self._versions.is_current(file):
+            await self._prefetch.wait_for(file)
         before, current = file.content, self._versions.is_current(file)
         try:
             content = await self._versions.acquire(file)

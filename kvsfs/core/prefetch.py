@@ -19,7 +19,9 @@ from operator import attrgetter
 import trio
 
 from kvsfs.core.background import Background
+from kvsfs.core.bulk import Bulk
 from kvsfs.core.inodes import File, Folder
+from kvsfs.core.tuning import Tuning
 from kvsfs.core.versions import Versions
 from kvsfs.errors import KvsfsError, RecordNotFound, RecordTooLarge
 
@@ -43,6 +45,13 @@ AHEAD_BYTES = 64 * 1024 * 1024
 
 LARGEST_RECORD = 8 * 1024 * 1024
 """A larger record is not fetched ahead: its bytes take longer than the round trip that would be saved."""
+
+WHOLE_OPENS = OPENS_BEFORE + 1
+"""Files opened in order, from the folder's first on, that show that it is read as a whole; from another one on it is
+the window that shows it."""
+
+WHOLE_WINDOW = 16
+"""Files ahead, all of them right so far, that show it as well."""
 
 NEAR = 4
 """Files that a reader may leave out, or that several readers in one folder may be out of step, at first."""
@@ -76,6 +85,11 @@ class _Order:
         """Whether a page came since. Sorting anew costs a tenth of what reading the files of a page does."""
         return self._listed != _progress(self._folder)
 
+    @property
+    def first(self) -> int:
+        """The number of its first file."""
+        return self._files[0].number if self._files else 0
+
     def after(self, number: int) -> Iterator[File]:
         """Give the files behind a number."""
         return islice(self._files, bisect_left(self._files, number + 1, key=_NUMBER), None)
@@ -89,12 +103,16 @@ class _Run:
     number: int
     """The furthest one opened."""
     seen_at: float
+    began: int
+    """The first one opened."""
     opens: int = 0
     window: int = 0
     reached: int = 0
     """What is up to it was fetched ahead, or needs not to be."""
     ahead: dict[int, File] = field(default_factory=dict)
     """Fetched ahead, or about to be, and not opened yet."""
+    judged_at: int = 0
+    """Opens when an archive was thought of last: it is thought of again at twice as many."""
     order: _Order | None = None
     """None until it is needed: sorting a million files takes 0.1 s."""
 
@@ -130,13 +148,12 @@ class Prefetch:
     was not opened by then was a wrong guess.
     """
 
-    def __init__(
-        self, versions: Versions, background: Background, *, revalidate: float, cache_bytes: int
-    ) -> None:
+    def __init__(self, versions: Versions, bulk: Bulk, background: Background, tuning: Tuning) -> None:
         self._versions = versions
+        self._bulk = bulk
         self._background = background
-        self._revalidate = revalidate
-        self._most_bytes = min(AHEAD_BYTES, cache_bytes // 2)
+        self._revalidate = tuning.revalidate
+        self._most_bytes = min(AHEAD_BYTES, tuning.cache_bytes // 2)
         self._runs: list[_Run] = []
         """The latest last."""
         self._queue: deque[File] = deque()
@@ -153,16 +170,23 @@ class Prefetch:
         run = self._run(file.parent, file, now)
         self._judge(run, file)
         run.opened(file.number, now)
-        if run.window and now >= self._quiet_until:
+        self._bulk.opened(file)
+        if run.window and now >= self._quiet_until and not self._is_brought(run):
             self._extend(run)
+
+    async def wait_for(self, file: File) -> None:
+        """Wait for a file that an archive is about to bring, if that is soon. Checkpoints only then."""
+        await self._bulk.wait_for(file)
 
     def forget(self, file: File) -> None:
         """Give up what is being fetched of a file: it is written, moved or removed. No checkpoint."""
+        self._bulk.forget(file)
         if file in self._running:
             self._running.pop(file).cancel()
 
     def stop(self) -> None:
         """Give up all that is being fetched. No checkpoint."""
+        self._bulk.stop()
         self._queue.clear()
         for file in list(self._running):
             self.forget(file)
@@ -172,7 +196,7 @@ class Prefetch:
         for run in reversed(self._runs):
             if run.comes_to(file):
                 return run
-        run = _Run(folder, file.number - 1, now)
+        run = _Run(folder, file.number - 1, now, file.number)
         self._runs = [*self._runs[1 - MOST_RUNS :], run]
         return run
 
@@ -189,6 +213,18 @@ class Prefetch:
         for late in [number for number in run.ahead if number < file.number - LATE]:
             del run.ahead[late]
             run.was_wrong()
+
+    def _is_brought(self, run: _Run) -> bool:
+        """Tell whether an archive brings what comes next; ask for one where the folder is read as a whole."""
+        if self._bulk.is_reading(run.folder):
+            return True
+        if run.opens < max(WHOLE_OPENS, 2 * run.judged_at):
+            return False
+        order = self._order(run)
+        if run.window < WHOLE_WINDOW and run.began != order.first:
+            return False
+        run.judged_at = run.opens
+        return self._bulk.begin(run.folder, list(order.after(run.reached)))
 
     def _extend(self, run: _Run) -> None:
         """Ask for what has come into the window."""
@@ -216,6 +252,8 @@ class Prefetch:
 
     def _is_wanted(self, file: File, folder: Folder) -> bool:
         if file.parent is not folder or not file.in_store or file.handles or file in self._running:
+            return False
+        if self._bulk.brings(file):
             return False
         return file.size <= LARGEST_RECORD and not self._versions.is_current(file)
 

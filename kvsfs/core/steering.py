@@ -84,6 +84,8 @@ class Steering:
         self._deletes = deletes
         self._unstored = unstored
         self._check_emptied = check_emptied
+        self.before_refresh: Callable[[], None] = lambda: None
+        """Ends what was asked for and not answered yet: its answers would count as new."""
 
     def pending(self, path: str) -> list[Pending]:
         """Give what is pending at or below a path. No checkpoint."""
@@ -129,6 +131,7 @@ class Steering:
         inode = self._find(path)
         if inode is None:
             raise FileError(errno.ENOENT, f"{path} is not known to the mount: nothing to refresh")
+        self.before_refresh()
         self._forget(inode)
         if isinstance(inode, Folder) and not inode.unknown_to_store:
             await self._lister.refresh(inode)

@@ -14,6 +14,7 @@ import trio
 from kvsfs.cache.blobs import Blob
 from kvsfs.cache.eviction import CleanBlobs
 from kvsfs.cache.folder import CacheFolder
+from kvsfs.core import provenance
 from kvsfs.core.attributes import KeptAttributes
 from kvsfs.core.content import Content
 from kvsfs.core.fetching import Fetch
@@ -102,6 +103,36 @@ class Versions:
                 await content.complete_blob()
         finally:
             self.release(file, content)
+
+    def adopt_bytes(self, file: File, content: bytes, asked_at: float, date: str | None) -> bool:
+        """Take the bytes of a record that came without headers, in an answer to a question of `asked_at`.
+
+        They count as validated then, and no longer: which version they are, only a HEAD may prove (`date`: the
+        store's time at that answer). Where the same bytes are here, those are validated. False, and nothing taken,
+        where anything newer, or better known, is here or under way. Raises OSError.
+        """
+        if not _takes_bytes(file, len(content), asked_at):
+            return False
+        if file.content is not None:
+            if file.content.holds(content):
+                file.validated_at = asked_at
+                return True
+            if file.head is not None:  # a GET tells when it was changed, too
+                return False
+            self.drop(file)
+        adopted = self.empty()
+        try:
+            adopted.blob.pwrite(content, 0)
+        except BaseException:
+            adopted.release()
+            adopted.blob.remove()
+            raise
+        adopted.unproven, adopted.asked_for = True, date
+        self._learn_length(file, len(content))
+        file.content, file.validated_at = adopted, asked_at
+        self.attributes.note(file)
+        self.release(file, adopted)
+        return True
 
     def hold(self, file: File) -> Content:
         """Give the content that is here, current or not."""
@@ -235,19 +266,25 @@ class Versions:
         Raises StoreError; RecordNotFound when the record is gone.
         """
         if file.content_type is None and file.in_store:
-            await self.learn_head(file)
+            await self.learn_head(file, only_type=True)
 
-    async def learn_head(self, file: File) -> None:
+    async def learn_head(self, file: File, *, only_type: bool = False) -> None:
         """Know what the headers of a stored record tell: its type, and its length if nothing has told it yet.
 
+        Of bytes that came without headers it may prove that they are the version which the headers name.
         Raises StoreError; RecordNotFound when the record is gone.
         """
         async with file.remote:
+            if only_type and file.content_type is not None:
+                return  # whoever asked meanwhile has learned it
+            content, asked_at = file.content, trio.current_time()
             head = await self._store.head_record(file.record_key)
             if head is None:
                 self.vanished(file)
                 raise RecordNotFound(f"{file.record_key} is not in the store any more")
             file.content_type, file.type_guessed = head.content_type, False
+            if content is not None and content is file.content and content.unproven and not content.dirty:
+                self._prove(file, content, head, asked_at)
             if file.content is None:
                 self._compare(file, head)
                 file.head = head
@@ -291,7 +328,7 @@ class Versions:
             self.release(file, old)
 
     async def _ask(self, file: File, old: Content | None, at_most: int | None) -> Content:
-        known = file.head if old is not None and (old.complete or old.resumable) else None
+        known = file.head if old is not None and _is_proven(old) else None
         blob = self._blobs.create()
         fetch = Fetch(self._store, file.record_key, blob, self._nursery)
         try:
@@ -326,6 +363,19 @@ class Versions:
         self.attributes.note(file)
         return content
 
+    def _prove(self, file: File, content: Content, head: RecordHead, asked_at: float) -> None:
+        """Take headers for those of bytes that came without any, if they can be of no others.
+
+        Else they are only the newest seen: what is here stays unproven, and is fetched anew by the next question.
+        """
+        self._compare(file, head)
+        file.head = head
+        if provenance.is_of(content, head):
+            content.unproven = False
+            file.validated_at = max(file.validated_at, asked_at)
+        elif head.length is not None:
+            file.length = head.length
+
     def _compare(self, file: File, head: RecordHead) -> None:
         """Notice by the newest headers that somebody else has written the record."""
         if file.head is not None and file.head.validator not in (None, head.validator):
@@ -347,6 +397,25 @@ class Versions:
         if file.content is content:
             file.content = None
             self._inodes.drop_unused(file)
+
+
+def _takes_bytes(file: File, length: int, asked_at: float) -> bool:
+    """Tell whether a file has no use for any other bytes than those that came unasked."""
+    if file.removed or file.handles or file.is_asked_for or not file.stored or file.origin is not None:
+        return False
+    here = file.content
+    if here is not None and (here.users or here.dirty or here.local_only or not here.complete):
+        return False
+    if file.unanswered or max(file.validated_at, file.changed_at) >= asked_at:
+        return False
+    # Of another length than the version of known headers: let a GET tell what has become of it.
+    return file.head is None or file.length in (None, length)
+
+
+def _is_proven(content: Content) -> bool:
+    if content.unproven and not content.stored_version:  # else the headers are those of what was uploaded
+        return False
+    return content.complete or content.resumable
 
 
 def _require_name(file: File) -> None:

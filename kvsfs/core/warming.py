@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import trio
 
+from kvsfs.core.bulk import Bulk
 from kvsfs.core.inodes import File, Folder
 from kvsfs.core.listing import Lister
 from kvsfs.core.prefetch import AT_A_TIME
@@ -29,25 +30,37 @@ class Warmth:
 
 
 async def warm(
-    lister: Lister, versions: Versions, folder: Folder, tell: Callable[[Warmth], None], *, largest: int
+    lister: Lister,
+    versions: Versions,
+    bulk: Bulk,
+    folder: Folder,
+    tell: Callable[[Warmth], None],
+    *,
+    largest: int,
 ) -> None:
-    """Fetch, or validate, all files below a folder, side by side; `tell` is called after each.
+    """Fetch, or validate, all files below a folder; `tell` is called after each.
 
-    By GETs and not by the ZIP call: its entries have no validator, so each open would fetch them once more. What the
-    cache has no room for pushes out what came before; records of more than `largest` bytes are left out. Raises the
-    first StoreError or OSError; what is here by then stays. Checkpoints.
+    Many small ones come by one request, and what that leaves side by side. What the cache has no room for
+    pushes out what came before; records of more than `largest` bytes are left out. Raises the first StoreError or
+    OSError; what is here by then stays. Checkpoints.
     """
     with in_background():
         await lister.know_all(folder)
         files = [file for file in _files(folder) if file.in_store]
-        sizes = [file.size for file in files]
-        left = iter(zip(files, sizes, strict=True))
-        done = done_bytes = 0
+        left = {file: file.size for file in files}
+        all_bytes, done_bytes = sum(left.values()), 0
         failures: list[StoreError | OSError] = []
 
+        def done(file: File) -> None:
+            nonlocal done_bytes
+            done_bytes += left.pop(file, 0)
+            tell(Warmth(len(files) - len(left), done_bytes, len(files), all_bytes))
+
+        await bulk.read(folder.prefix, files, done)
+        waiting = iter(list(left))
+
         async def work() -> None:
-            nonlocal done, done_bytes
-            for file, size in left:
+            for file in waiting:
                 try:
                     await versions.fetch_whole(file, patience=PATIENCE, at_most=largest)
                 except (RecordNotFound, RecordTooLarge, FileError):
@@ -55,11 +68,10 @@ async def warm(
                 except (StoreError, OSError) as error:
                     failures.append(error)
                     nursery.cancel_scope.cancel()
-                done, done_bytes = done + 1, done_bytes + size
-                tell(Warmth(done, done_bytes, len(files), sum(sizes)))
+                done(file)
 
         async with trio.open_nursery() as nursery:
-            for _ in range(min(AT_A_TIME, len(files))):
+            for _ in range(min(AT_A_TIME, len(left))):
                 nursery.start_soon(work)
         if failures:
             raise failures[0]

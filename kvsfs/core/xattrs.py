@@ -31,6 +31,8 @@ class Xattrs:
     """Reads and writes extended attributes. Every method raises FileError with the errno of xattr(7)."""
 
     def __init__(self, store: Store, versions: Versions, records: Records, rules: NameRules) -> None:
+        self.type_asked: Callable[[], None] = lambda: None
+        """Called before a type is given."""
         self._store = store
         self._rules = rules
         self._versions = versions
@@ -90,6 +92,7 @@ class Xattrs:
     async def _mime_type(self, file: File) -> str | None:
         if not file.in_store and file.content_type is None:
             return None
+        self.type_asked()
         await self._versions.learn_type(file)
         return file.content_type
 

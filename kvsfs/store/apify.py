@@ -279,7 +279,7 @@ class ApifyStore:
         *,
         prefix: str | None = None,
         collection: str | None = None,
-    ) -> str | None:
+    ) -> None:
         """Read all records below a prefix in one answer (keyValueStore_records_get); unpacked in a thread."""
         call = replace(
             self._store_call("read_records", "GET"),
@@ -293,8 +293,7 @@ class ApifyStore:
             self._api.stream(call) as answer,
             aclosing(decoded(answer, parse_encoding(answer.headers))) as chunks,
         ):
-            await unpack(chunks, wanted, take)
-            return parse_validator(answer.headers.get("date"))
+            await unpack(chunks, parse_validator(answer.headers.get("date")), wanted, take)
 
     async def set_record(
         self,

@@ -14,6 +14,9 @@ from kvsfs.types import RecordKey
 ONE_ENTRY = 64 * 1024 * 1024
 """Bytes that an entry nobody wants may inflate to: a thousandfold is what deflate can do, and costs seconds."""
 
+HANDED_BYTES = 4 * 1024 * 1024
+"""Unpacked bytes that are held at most: a chunk of 256 KiB can unpack to a thousand times as much."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -21,6 +24,8 @@ class Entry:
 
     key: RecordKey
     content: bytes | None
+    date: str | None
+    """The server's time when it began to answer, as a Last-Modified would name it; None where it does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,8 @@ Take = Callable[[Sequence[Entry]], Awaitable[None]]
 """Gets the entries as they come; none where something came that did not end an entry."""
 
 
-async def unpack(chunks: AsyncIterator[bytes], wanted: Wanted, take: Take) -> None:
-    """Unpack an archive; what is not wanted is left out. An entry and what a chunk unpacks to are in memory.
+async def unpack(chunks: AsyncIterator[bytes], date: str | None, wanted: Wanted, take: Take) -> None:
+    """Unpack an archive; what is not wanted is left out. At most `HANDED_BYTES` and an entry are in memory.
 
     Names are only names: `..` is a legal key. In a thread, because the library asks for bytes where it stands; one
     exchange a chunk, as the way to a thread and back costs as much as ten small entries. Raises ProtocolViolation for
@@ -46,10 +51,13 @@ async def unpack(chunks: AsyncIterator[bytes], wanted: Wanted, take: Take) -> No
     """
     found: list[Entry] = []
 
-    async def exchange() -> bytes:
+    async def hand_over() -> None:
         handed = found.copy()
         found.clear()
         await take(handed)
+
+    async def exchange() -> bytes:
+        await hand_over()
         return await anext(chunks, b"")
 
     def pieces() -> Iterator[bytes]:
@@ -57,22 +65,29 @@ async def unpack(chunks: AsyncIterator[bytes], wanted: Wanted, take: Take) -> No
             yield piece
 
     def work() -> None:
-        unpacked = 0
-        for name, _, content in stream_unzip(pieces(), allowed_encryption_mechanisms=(NO_ENCRYPTION,)):
-            key = RecordKey(name.decode("utf-8", "replace"))
-            kept, size = _content(content, wanted.largest if key in wanted.keys else -1)
+        unpacked = handed = 0
+        for key, content, size in _unzipped(pieces(), wanted):
             unpacked += size
             if unpacked > wanted.at_most:
                 raise ProtocolViolation("the archive of records unpacks to more than can be true")
             if key in wanted.keys:
-                found.append(Entry(key, kept))
+                found.append(Entry(key, content, date))
+            if unpacked - handed > HANDED_BYTES:
+                handed = unpacked
+                trio.from_thread.run(hand_over)
 
+    await trio.to_thread.run_sync(work)
+    await hand_over()
+
+
+def _unzipped(pieces: Iterator[bytes], wanted: Wanted) -> Iterator[tuple[RecordKey, bytes | None, int]]:
     try:
-        await trio.to_thread.run_sync(work)
+        for name, _, content in stream_unzip(pieces, allowed_encryption_mechanisms=(NO_ENCRYPTION,)):
+            key = RecordKey(name.decode("utf-8", "replace"))
+            yield key, *_content(content, wanted.largest if key in wanted.keys else -1)
     except UnzipError as error:
         # Its own words are a class: the messages hold bytes of the archive.
         raise ProtocolViolation(f"the archive of records is damaged ({type(error).__name__})") from None
-    await take(found)
 
 
 def _content(parts: Iterator[bytes], largest: int) -> tuple[bytes | None, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from itertools import islice
 from typing import Protocol
 
 import brotli  # type: ignore[import-untyped]  # the wheel ships no stubs
@@ -18,6 +19,9 @@ PIECE = 1024 * 1024
 _BROTLI_LIMIT = 256 * 1024
 """Bytes. brotli grows its output by whole blocks and passes its limit by the last one: given 1 MiB it
 returned 2,064,288 bytes at a time, given 256 KiB it stays below half a MiB."""
+
+_LOOKED_AT = 8
+"""Pieces that are unpacked to see whether bytes are encoded."""
 
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 _ZLIB_WINDOW = zlib.MAX_WBITS
@@ -52,6 +56,25 @@ async def decoded(
         fed = fed or bool(chunk)
     if fed:
         decoder.finish()
+
+
+def may_be_encoded(content: bytes) -> bool:
+    """Tell whether bytes are, as a whole, what a Content-Encoding makes: for bytes that came without headers.
+
+    Never false for what `decoded` would take: it is what the same decoders say. What unpacks to more than a few MiB
+    counts as encoded without a look at the rest.
+    """
+    return any(_is_whole(make_decoder(), content) for make_decoder in _DECODERS.values())
+
+
+def _is_whole(decoder: Decoder, content: bytes) -> bool:
+    try:
+        if sum(1 for _ in islice(decoder.feed(content), _LOOKED_AT)) == _LOOKED_AT:
+            return True
+        decoder.finish()
+    except ProtocolViolation:
+        return False
+    return True
 
 
 class _Identity:

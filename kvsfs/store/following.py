@@ -150,10 +150,10 @@ class FollowingStore:
         *,
         prefix: str | None = None,
         collection: str | None = None,
-    ) -> str | None:
+    ) -> None:
         """Read all records below a prefix in one answer."""
         with self._calling() as store:
-            return await store.read_records(take, wanted, prefix=prefix, collection=collection)
+            await store.read_records(take, wanted, prefix=prefix, collection=collection)
 
     async def set_record(
         self,

@@ -177,7 +177,7 @@ class LayoutStore:
         *,
         prefix: str | None = None,
         collection: str | None = None,
-    ) -> str | None:
+    ) -> None:
         """Read all records in a folder in one answer; of `.other` the server sends those of collections, too."""
         shelf, inner = self._layout.shelf_of(prefix or ""), self._layout.bare(prefix or "")
         group = None if shelf is None or not self._as_mounted else shelf.group
@@ -185,7 +185,7 @@ class LayoutStore:
         async def take_shown(found: Sequence[Entry]) -> None:
             await take([replace(entry, key=self._layout.shown(entry.key)) for entry in found])
 
-        return await self._store.read_records(
+        await self._store.read_records(
             take_shown,
             replace(wanted, keys={self._layout.bare(key) for key in wanted.keys}),
             prefix=inner or None,

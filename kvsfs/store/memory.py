@@ -288,10 +288,10 @@ class MemoryStore:
         *,
         prefix: str | None = None,
         collection: str | None = None,
-    ) -> str | None:
+    ) -> None:
         """Read all records below a prefix; `piece` is awaited before each, and each is handed over by itself."""
         await self._collection.enter("read_records")
-        began = self._collection.now()
+        date = format_datetime(self._collection.now(), usegmt=True)
         keys = sorted(key for key in self._of_collection(collection) if key.startswith(prefix or ""))
         await self._collection.leave("read_records")
         for place, key in enumerate(keys):
@@ -299,8 +299,7 @@ class MemoryStore:
             record = self._record(key)
             if record is not None and key in wanted.keys:
                 content = await _decoded(record)
-                await take([Entry(key, content if len(content) <= wanted.largest else None)])
-        return format_datetime(began, usegmt=True)
+                await take([Entry(key, content if len(content) <= wanted.largest else None, date)])
 
     async def set_record(
         self,

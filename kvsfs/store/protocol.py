@@ -115,14 +115,14 @@ class Store(Protocol):
         *,
         prefix: str | None = None,
         collection: str | None = None,
-    ) -> str | None:
+    ) -> None:
         """Read all records below a prefix in one answer, and hand the wanted ones over (keyValueStore_records_get).
 
         Each is as it is at some moment after the call began, and comes at most once; in which order is not promised.
         One of more than `wanted.largest` bytes is handed over without them. Whether a record that is stored with a
-        Content-Encoding comes decoded is not promised, either. Gives the server's time when it began to answer, as a
-        Last-Modified would name it. Raises ProtocolViolation for an archive of more than `wanted.at_most` bytes, or
-        one that is damaged: what was handed over by then is sound. What `take` raises passes through.
+        Content-Encoding comes decoded is not promised, either. Raises ProtocolViolation for an archive of more than
+        `wanted.at_most` bytes, or one that is damaged: what was handed over by then is sound. What `take` raises
+        passes through.
         """
 
     async def set_record(

@@ -112,13 +112,13 @@ class ViewStore:
         *,
         prefix: str | None = None,
         collection: str | None = None,
-    ) -> str | None:
+    ) -> None:
         """Read all records of the view below a prefix in one answer."""
 
         async def take_shown(found: Sequence[Entry]) -> None:
             await take([replace(entry, key=self._name(entry.key)) for entry in found])
 
-        return await self._store.read_records(
+        await self._store.read_records(
             take_shown,
             replace(wanted, keys={self._below(key) for key in wanted.keys}),
             prefix=self._prefix + (prefix or "") or None,

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from kvsfs.core import prefetch
+from kvsfs.core import bulk, prefetch
 from kvsfs.core.prefetch import AT_A_TIME, LARGEST_WINDOW, OPENS_BEFORE
 from kvsfs.core.tuning import Tuning
 from kvsfs.errors import FileError, StoreUnreachable
@@ -20,6 +20,12 @@ from tests.support.mounted import Mounted, mounted, on_mock_clock
 
 ROUND_TRIP = 0.05
 GONE = StoreUnreachable("the network is down")
+
+
+@pytest.fixture(autouse=True)
+def no_archives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave reading a folder as a whole to test_bulk.py."""
+    monkeypatch.setattr(bulk, "FEWEST", 1_000_000)
 
 
 def keys(count: int) -> list[str]:

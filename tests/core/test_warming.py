@@ -13,7 +13,7 @@ from kvsfs.store.priority import is_background
 from kvsfs.types import RecordKey
 from tests.support.mounted import Mounted, mounted, on_mock_clock
 
-COUNT = 100
+COUNT = 90
 
 
 async def fill(m: Mounted) -> None:

@@ -70,7 +70,7 @@ def unpacked(
     async def main() -> None:
         async with aclosing(chunks()) as source:  # type: ignore[type-var]
             wanted = Wanted(frozenset(RecordKey(key) for key in keys), largest, at_most)
-            await unpack(source, wanted, take)
+            await unpack(source, None, wanted, take)
 
     trio.run(main)
     return found
@@ -151,7 +151,7 @@ def test_who_gives_up_ends_the_thread_as_well() -> None:
 
         async with aclosing(endless()) as source:  # type: ignore[type-var]
             with trio.move_on_after(0.05) as scope:
-                await unpack(source, Wanted(frozenset(), MIB, MIB), take)
+                await unpack(source, None, Wanted(frozenset(), MIB, MIB), take)
         assert scope.cancelled_caught
 
     trio.run(main)
