@@ -72,9 +72,14 @@ class Views:
     """Each store of another collection, as a view of it."""
 
     def __init__(self, stores: StoreCollection) -> None:
-        self.get_or_create = stores.get_or_create
         self.list_stores = stores.list_stores
         self._stores = stores
+
+    async def get_or_create(
+        self, name: str | None = None, *, schema: Mapping[str, object] | None = None
+    ) -> StoreInfo:
+        collections = {"collections": {"all": {"keyPrefix": PREFIX}}}
+        return await self._stores.get_or_create(name, schema=schema or collections)
 
     def store(self, store_id: str) -> Store:
         return ViewStore(self._stores.store(store_id), PREFIX, KeyGroup("all", key_prefix=PREFIX))
