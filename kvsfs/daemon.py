@@ -17,6 +17,7 @@ from kvsfs.cache.blobs import BlobFolder
 from kvsfs.cache.folder import CacheFolder
 from kvsfs.control import signals
 from kvsfs.control.commands import Commands
+from kvsfs.control.metrics_server import MetricsServer
 from kvsfs.control.server import ControlServer
 from kvsfs.control.status import DRAINING, About, Status
 from kvsfs.core.filesystem import FileSystem
@@ -85,6 +86,8 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
         status = Status(
             _about(settings, mounted.info, cache, tuning), filesystem, mounted.client, mounted.meter
         )
+        if settings.metrics is not None:
+            await background.start(MetricsServer(settings.metrics, status).run)
         if mounted.following is not None:
             mounted.following.on_switch = status.moved
             filesystem.follow(mounted.following)
@@ -121,6 +124,8 @@ async def _serve(
             async def answering() -> None:
                 ready()
                 log.info("%s is mounted on %s", shown(settings.source), settings.mount_point)
+                for url in status.metrics:
+                    log.info("metrics are at %s", url)
 
             await nursery.start(signals.leave, session, change_token)
             await session.serve(answering)

@@ -6,14 +6,20 @@ global one.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 
 REMEMBERED = 512
 """Requests of an operation whose latencies are kept: enough for a 99th percentile that means something now."""
+
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Seconds, the upper bounds of a histogram: from a server next door to the time-out of a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,20 @@ class Latency:
         return cls(*(ordered[min(len(ordered) - 1, len(ordered) * part // 100)] for part in (50, 95, 99)))
 
 
+@dataclass(slots=True)
+class Histogram:
+    """How long all requests of an operation took, since the mount began: what monitoring makes its rates of."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    """Of each of `BUCKETS`, and above them; none is counted twice."""
+    total_seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(BUCKETS, seconds)] += 1
+        self.total_seconds += seconds
+
+
 @dataclass(frozen=True, slots=True)
 class StoreTraffic:
     """What went over the wire until one moment."""
@@ -50,6 +70,8 @@ class StoreTraffic:
     """What calls waited for their turn, all of them together, so that there be no 429: 0 where there is room."""
     latencies: Mapping[str, Latency]
     """By operation, of the last requests that were answered."""
+    durations: Mapping[str, Histogram]
+    """By operation, of all requests that were answered."""
 
     @property
     def total_requests(self) -> int:
@@ -68,6 +90,7 @@ class StoreMeter:
         self._rate_limited = 0
         self._waited_seconds = 0.0
         self._latencies: defaultdict[str, deque[float]] = defaultdict(partial(deque, maxlen=REMEMBERED))
+        self._durations: defaultdict[str, Histogram] = defaultdict(Histogram)
 
     def count_request(self, operation: str) -> None:
         """Count one request of `operation`."""
@@ -96,6 +119,7 @@ class StoreMeter:
     def observe(self, operation: str, seconds: float) -> None:
         """Remember how long an answer to `operation` took."""
         self._latencies[operation].append(seconds)
+        self._durations[operation].add(seconds)
 
     def snapshot(self) -> StoreTraffic:
         """Give the counters as they are now; the result does not change any more."""
@@ -107,4 +131,5 @@ class StoreMeter:
             rate_limited=self._rate_limited,
             waited_seconds=self._waited_seconds,
             latencies=MappingProxyType({name: Latency.of(kept) for name, kept in self._latencies.items()}),
+            durations=MappingProxyType(deepcopy(dict(self._durations))),
         )

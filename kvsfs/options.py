@@ -117,10 +117,23 @@ def _parse_log(text: str) -> str:
     return _parse_path(text)
 
 
+def _parse_address(text: str) -> str:
+    """Read PORT or HOST:PORT; an IPv6 address stands in brackets, as in URLs."""
+    host, _, port = text.rpartition(":")
+    if (
+        not re.fullmatch("[0-9]{1,5}", port)
+        or int(port) > 65535
+        or not re.fullmatch(r"[\w.-]*|\[[0-9a-f:.]+\]", host)
+    ):
+        raise ValueError(f"{text!r} is no address: write PORT or HOST:PORT, as in 9464 or 127.0.0.1:9464")
+    return text
+
+
 FLAG = Kind("", _parse_flag, _show_flag, toml=bool)
 URL = Kind("URL", _parse_api_url)
 FOLDER = Kind("DIR", _parse_path)
 FILE = Kind("FILE", _parse_path)
+ADDRESS = Kind("ADDRESS", _parse_address)
 LOG = Kind("stderr|journal|FILE", _parse_log)
 DURATION = Kind("TIME", parse_duration, show_duration)
 POSITIVE_DURATION = Kind("TIME", _parse_positive_duration, show_duration)
@@ -200,6 +213,9 @@ class MountConfig:
         shown="stderr; in the background a file in ~/.local/state/kvsfs",
     )
     log_format: str = option(choice("text", "json"), "text", "Lines for people, or a JSON object each.")
+    metrics: str | None = option(
+        ADDRESS, None, "Serve metrics for Prometheus there: PORT (of loopback) or HOST:PORT.", shown="none"
+    )
 
     # What other processes see
     noexec: bool = option(FLAG, False, "Let no program be started from the mount.", words={"exec": "false"})

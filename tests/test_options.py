@@ -15,6 +15,7 @@ from kvsfs import cli, config, logs
 from kvsfs.cli import mount as mount_command
 from kvsfs.errors import CommandError, ExitCode
 from kvsfs.options import (
+    ADDRESS,
     DURATION,
     FILE,
     FLAG,
@@ -36,6 +37,7 @@ from kvsfs.options import (
 )
 
 KINDS: list[tuple[Kind[Any], list[str]]] = [
+    (ADDRESS, ["9464", "127.0.0.1:9465", "[::1]:0", "host.example:1"]),
     (LOG, ["/one", "journal", "/two files", "stderr"]),
     (URL, ["http://127.0.0.1:1", "http://127.0.0.1:2/x", "http://[::1]:3", "https://four.example"]),
     (FOLDER, ["/one", "/two dirs", "/three", "/four"]),

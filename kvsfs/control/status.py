@@ -11,7 +11,8 @@ from typing import Any
 
 from kvsfs.core.mountable import Mountable, Steerable
 from kvsfs.core.unstored import Report, Totals
-from kvsfs.metrics import StoreMeter
+from kvsfs.fuse.operations import failures, requests
+from kvsfs.metrics import Histogram, StoreMeter
 from kvsfs.store.apify import ApifyStore
 from kvsfs.types import StoreInfo
 
@@ -41,6 +42,8 @@ class Status:
         self.state = MOUNTED
         self.drains = True
         """Whether the end of the mount waits for what is pending."""
+        self.metrics: list[str] = []
+        """Where metrics are served."""
         self._filesystem = filesystem
         self._store = store
         self._meter = meter
@@ -53,6 +56,10 @@ class Status:
     def moved(self, info: StoreInfo) -> None:
         """Note that the mount shows another store from here on."""
         self.about = replace(self.about, info=info)
+
+    def durations(self) -> Mapping[str, Histogram]:
+        """Give how long the store's answers took, by operation. No checkpoint."""
+        return self._meter.snapshot().durations
 
     def totals(self) -> Totals:
         """Count what is left to do. No checkpoint. Raises OSError."""
@@ -68,6 +75,7 @@ class Status:
             "store": {"id": about.info.id, "name": about.info.name},
             "read_only": about.read_only,
             "write_back_seconds": about.write_back,
+            "metrics": self.metrics,
             "pid": os.getpid(),
             "version": version("kvsfs"),
             "uptime_seconds": round(time.time() - about.started, 3),
@@ -79,6 +87,8 @@ class Status:
             },
             **unstored(self._filesystem.unstored.report()),
             "opened": asdict(usage.opened),
+            "kernel_requests": dict(requests),
+            "kernel_errors": dict(failures),
             "store_traffic": self._traffic(),
         }
 

@@ -36,6 +36,9 @@ requests: Counter[str] = Counter()
 """What the kernel has asked so far, by handler, but for what it forgot: each costs 17 to 50 µs, whatever it does.
 One for the process, as pyfuse3's own state is."""
 
+failures: Counter[str] = Counter()
+"""What the kernel was answered instead, by errno's name: ENOENT is daily bread, EIO is not."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 _Handler = Callable[P, Coroutine[Any, Any, R]]
@@ -60,6 +63,7 @@ def _total(handler: _Handler[P, R]) -> _Handler[P, R]:
             raise
         except Exception as error:
             number, level = errno_of(error)
+            failures[errno.errorcode.get(number, str(number))] += 1
             if level is None:
                 log.exception("%s failed unexpectedly", name)
             else:

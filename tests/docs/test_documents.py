@@ -39,8 +39,8 @@ NOT_RUN = {
     "./dev setup": "it has run, or there would be no .venv",
 }
 
-OWN_PORT = "8765"
-"""The port that documents show; the test takes a free one instead."""
+OWN_PORT, METRICS_PORT = "8765", "9464"
+"""The ports that documents show; the test takes a free one instead."""
 
 MARK = "@@@"
 """Stands before the number of each command in the output of a block."""
@@ -104,7 +104,7 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
 @pytest.mark.parametrize("block", BLOCKS)
 def test_commands_print_what_the_document_shows(block: str, server: RunningServer, sandbox: Sandbox) -> None:
     port = str(free_port())
-    shown = parse(block.replace(OWN_PORT, port))
+    shown = parse(block.replace(OWN_PORT, port).replace(METRICS_PORT, port))
     assert shown
     printed = run_block([s.command for s in shown], port, server, sandbox)
     for part, output in zip(shown, printed, strict=True):
