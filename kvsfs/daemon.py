@@ -15,7 +15,7 @@ import trio
 from kvsfs import config
 from kvsfs.cache.blobs import BlobFolder
 from kvsfs.cache.folder import CacheFolder
-from kvsfs.control import signals
+from kvsfs.control import service, signals
 from kvsfs.control.commands import Commands
 from kvsfs.control.metrics_server import MetricsServer
 from kvsfs.control.server import ControlServer
@@ -37,6 +37,7 @@ from kvsfs.fuse.session import (
 )
 from kvsfs.opening import opened
 from kvsfs.options import CACHE_BYTES, MountConfig
+from kvsfs.service_manager import ServiceManager
 from kvsfs.store.sources import parse_source, shown
 from kvsfs.types import ContentEncoding, StoreInfo
 
@@ -61,6 +62,7 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
     """
     check(settings)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the token
+    manager = ServiceManager()
     async with AsyncExitStack() as stack:
         mounted = await stack.enter_async_context(opened(settings))
         settings = replace(settings, read_only=settings.read_only or mounted.read_only)
@@ -92,8 +94,14 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
             mounted.following.on_switch = status.moved
             filesystem.follow(mounted.following)
         session = Session(filesystem, settings.mount_point, invalidation)
+
+        def answering() -> None:
+            ready()
+            manager.tell(READY=1)
+
         change_token = partial(signals.change_token, status, mounted.credential, mounted.try_token)
-        presence = await _serve(session, settings, status, background, ready, change_token)
+        background.start_soon(service.report, manager, status)
+        presence = await _serve(session, settings, status, background, answering, change_token)
         left = await (_drain(filesystem, settings.drain_timeout) if status.drains else _hand_over(filesystem))
         background.cancel_scope.cancel()
     presence.end(left)

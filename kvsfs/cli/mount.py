@@ -132,7 +132,6 @@ def mount_in_background(configured: MountConfig) -> None:
         pass_fds=[writer] if handed is None else [writer, handed],
         stdin=subprocess.DEVNULL,
         cwd="/",  # no folder shall be busy because a mount was once typed in it
-        start_new_session=True,
     )
     os.close(writer)
     if handed is not None:
@@ -181,6 +180,8 @@ def _ready_teller(configured: MountConfig, ready_fd: int | None) -> Callable[[],
         log.take_over(1, 2)  # lets go of the terminal
         if configured.log in (None, logs.STDERR):
             logging.getLogger().handlers[:] = [log]
+        # Not before: systemd's automounter lets only its own process group past the mount point (autofs(5), oz mode).
+        os.setsid()
         os.write(ready_fd, b"\n")
         os.close(ready_fd)
 

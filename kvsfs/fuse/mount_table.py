@@ -8,6 +8,14 @@ import re
 FILE_SYSTEM_TYPE = "fuse.kvsfs"
 
 
+AUTOMOUNT_TYPE = "autofs"
+
+
+def is_automount_point(path: str) -> bool:
+    """Tell whether nothing but an automounter's own mount is on a resolved path."""
+    return _topmost().get(path, ("", ""))[0] == AUTOMOUNT_TYPE
+
+
 def owner(path: str) -> int | None:
     """Give the user whose store is mounted on a resolved path; None if the topmost mount is none of ours."""
     return _owners().get(path)
@@ -26,14 +34,21 @@ def above(path: str) -> str | None:
 def _owners() -> dict[str, int | None]:
     """Give what is mounted where, as far as the topmost mounts are concerned: its user, or None if it is not ours."""
     owners: dict[str, int | None] = {}
+    for path, (kind, options) in _topmost().items():
+        user = re.search(r"\buser_id=(\d+)", options)
+        owners[path] = int(user[1]) if user and kind == FILE_SYSTEM_TYPE else None
+    return owners
+
+
+def _topmost() -> dict[str, tuple[str, str]]:
+    """Give the type and the options of the topmost mounts, by their paths."""
+    mounts = {}
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
             before, _, after = line.partition(" - ")
             kind, _, options = after.split(" ", 2)
-            user = re.search(r"\buser_id=(\d+)", options)
-            ours = kind == FILE_SYSTEM_TYPE and user is not None
-            owners[_unescaped(before.split(" ")[4])] = int(user[1]) if ours and user else None
-    return owners
+            mounts[_unescaped(before.split(" ")[4])] = (kind, options)
+    return mounts
 
 
 def _unescaped(text: str) -> str:

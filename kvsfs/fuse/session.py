@@ -70,7 +70,7 @@ def check_mount_point(mount_point: str) -> None:
     except OSError as error:
         message = f"{mount_point}: {error.strerror}; if a mount died there: fusermount3 -u {mount_point}"
         raise CommandError(ExitCode.ALREADY_MOUNTED, message) from None
-    if os.path.ismount(mount_point):
+    if os.path.ismount(mount_point) and not mount_table.is_automount_point(mount_point):
         message = (
             f"something is mounted on {mount_point} already: kvsfs umount {mount_point}, or another folder"
         )

@@ -27,6 +27,7 @@ from kvsfs.server.stores import MAX_PAGE
 from kvsfs.server.testing.layers import Switches, layered
 from kvsfs.server.testing.objects import Objects
 from kvsfs.server.users import Tokens, read_users
+from kvsfs.service_manager import ServiceManager
 
 DESCRIPTORS = 4096
 """Open files asked of the kernel, where it allows as many: each connection may hold a socket and a value."""
@@ -40,6 +41,9 @@ request meets a connection that is just being closed."""
 
 GRACE_SECONDS = 8
 """How long requests may go on after SIGTERM: less than the 10 s that a mount gives its server (spawn.py)."""
+
+TICKS_A_SECOND = 10
+"""How often uvicorn's main loop turns (uvicorn.Server.main_loop)."""
 
 BACKLOG = 128
 """Connections that the kernel accepts for us while we are busy."""
@@ -68,6 +72,7 @@ class Options:
 
 def run(options: Options, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. `on_ready` gets the URL when it answers. Raises CommandError."""
+    manager = ServiceManager()
     os.umask(0o077)  # the index holds the keys that sign URLs; the folder may be one that others can enter
     tokens = Tokens.parse([*options.tokens, *(read_users(options.users) if options.users else ())])
     sinks = _sinks(options)
@@ -79,7 +84,12 @@ def run(options: Options, on_ready: Callable[[str], None]) -> None:
             listeners.append(stack.enter_context(_listen(options.host, 0, anyone=not tokens)))
         storage = open_storage(options.folder)
         application = _application(options, tokens, storage, sinks, listeners)
-        server = _Server(_config(application), storage, lambda: on_ready(_url(listener)))
+
+        def answering() -> None:
+            on_ready(_url(listener))
+            manager.tell(READY=1, status=f"listening on {_url(listener)}")
+
+        server = _Server(_config(application), storage, answering, manager)
         # uvicorn raises the signal that stopped it again when it is done: it shall find this handler then.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, server.handle_exit)
@@ -127,19 +137,33 @@ def _allow_descriptors() -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, telling when it answers, and closing the storage on the event loop that used it."""
+    """uvicorn, telling when it answers and that it is alive, and closing the storage on the event loop that used it."""
 
-    def __init__(self, config: uvicorn.Config, storage: LocalStorage, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        storage: LocalStorage,
+        on_ready: Callable[[], None],
+        manager: ServiceManager,
+    ) -> None:
         super().__init__(config)
         self._storage = storage
         self._on_ready = on_ready
+        self._manager = manager
+        self._ticks_each = max(1, int(manager.interval * TICKS_A_SECOND))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
         self._storage.collect_garbage_in_background()
 
+    async def on_tick(self, counter: int) -> bool:
+        if counter % self._ticks_each == 0:
+            self._manager.tell(WATCHDOG=1)
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._manager.tell(STOPPING=1)
         await super().shutdown(sockets)
         await self._storage.close()
 

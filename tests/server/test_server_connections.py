@@ -17,6 +17,7 @@ from kvsfs.server.connection import Limits
 from kvsfs.server.local import open_storage
 from kvsfs.server.run import HEAD_BYTES, _config, _Server
 from kvsfs.server.users import Tokens
+from kvsfs.service_manager import ServiceManager
 
 PATIENCE = 10.0
 """Far above every limit that these tests set."""
@@ -32,7 +33,7 @@ async def serving(folder: Path, limits: Limits) -> AsyncIterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ready = asyncio.Event()
         storage = open_storage(str(folder))
-        server = _Server(_config(build(storage, Tokens({})), limits), storage, ready.set)
+        server = _Server(_config(build(storage, Tokens({})), limits), storage, ready.set, ServiceManager({}))
         running = asyncio.create_task(server._serve([listener]))
         try:
             await asyncio.wait_for(ready.wait(), PATIENCE)
