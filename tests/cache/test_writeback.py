@@ -6,7 +6,7 @@ import itertools
 
 import trio
 
-from kvsfs.cache.writeback import LONGEST_PAUSE, PATIENCE, WriteBack
+from kvsfs.cache.writeback import FEW, LONGEST_PAUSE, LONGEST_WAY, PATIENCE, QUIET, WriteBack
 from tests.support.mounted import on_mock_clock
 
 
@@ -61,6 +61,42 @@ def test_no_more_than_so_many_run_at_once() -> None:
             await queue.drain()
             assert uploads.most == 3
             assert sorted(item for _, item in uploads.calls) == [str(number) for number in range(10)]
+            nursery.cancel_scope.cancel()
+
+    on_mock_clock(main)
+
+
+def test_while_files_keep_coming_few_are_uploaded_and_none_for_long_in_vain() -> None:
+    """A program that copies files in is not kept waiting by the uploads of those before."""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            uploads = Uploads()
+            queue = WriteBack[str](uploads, parallel=10)
+            nursery.start_soon(queue.run)
+            for number in range(15):
+                queue.put(str(number))
+                await trio.sleep(QUIET / 2)
+            assert uploads.most == FEW
+            await trio.sleep(QUIET)
+            assert uploads.most == 10
+            nursery.cancel_scope.cancel()
+
+    on_mock_clock(main)
+
+
+def test_a_program_that_never_ends_holds_no_upload_up_for_long() -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            uploads = Uploads()
+            queue = WriteBack[str](uploads, parallel=100)
+            nursery.start_soon(queue.run)
+            for number in range(200):
+                queue.put(str(number))
+                await trio.sleep(QUIET / 2)
+            late = [at - int(item) * QUIET / 2 for at, item in uploads.calls]
+            assert LONGEST_WAY - 0.1 <= max(late) <= LONGEST_WAY + 0.1
+            assert len(late) >= 200 - (LONGEST_WAY + 1) / (QUIET / 2)
             nursery.cancel_scope.cancel()
 
     on_mock_clock(main)
