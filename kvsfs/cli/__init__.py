@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from kvsfs.cli import check, config, crawlee, mount, recover, serve, status, steer, stores, umount, url
+from kvsfs.cli import check, config, crawlee, mount, recover, serve, status, steer, stores, umount, url, warm
 from kvsfs.errors import CommandError
 
 _STDERR = 2
@@ -29,6 +29,7 @@ app.command("discard")(steer.discard)
 app.command("save-as")(steer.save_as)
 app.command("flush")(steer.flush)
 app.command("refresh")(steer.refresh)
+app.command("warm")(warm.warm)
 app.command("recover")(recover.recover)
 app.command("check")(check.check)
 app.command("url")(url.url)

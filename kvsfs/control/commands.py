@@ -14,7 +14,8 @@ from kvsfs.control.wire import Arguments
 from kvsfs.core.mountable import Steerable
 from kvsfs.core.steering import Pending
 from kvsfs.core.unstored import MOST_TOLD
-from kvsfs.errors import CommandError, ExitCode
+from kvsfs.core.warming import Warmth
+from kvsfs.errors import CommandError, ExitCode, KvsfsError
 
 PROGRESS_SECONDS = 0.25
 """Between two lines of progress: often enough to look alive."""
@@ -37,6 +38,7 @@ class Commands:
             "discard": self._discard,
             "bytes": self._bytes,
             "refresh": self._refresh,
+            "warm": self._warm,
             "drain": self._drain,
         }
 
@@ -78,6 +80,34 @@ class Commands:
     async def _refresh(self, arguments: Arguments, _tell: Tell) -> Answer:
         await self._steering.refresh(_path(arguments))
         return Answer({})
+
+    async def _warm(self, arguments: Arguments, tell: Tell) -> Answer:
+        """Fill the cache, for as long as somebody listens."""
+        latest = Warmth(0, 0, 0, 0)
+        failure: KvsfsError | OSError | None = None
+
+        def note(warmth: Warmth) -> None:
+            nonlocal latest
+            latest = warmth
+
+        async def ticker() -> None:
+            try:
+                while True:
+                    await trio.sleep(PROGRESS_SECONDS)
+                    await tell(asdict(latest))
+            except trio.BrokenResourceError:
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ticker)
+            try:
+                await self._steering.warm(_path(arguments), note)
+            except (KvsfsError, OSError) as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return Answer(asdict(latest))
 
     async def _drain(self, arguments: Arguments, _tell: Tell) -> Answer:
         """Say whether the end of the mount waits for uploads."""

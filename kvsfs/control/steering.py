@@ -58,6 +58,13 @@ def refresh(path: str) -> None:
         connection.ask("refresh", path=below)
 
 
+def warm(path: str, on_progress: OnProgress) -> dict[str, Any]:
+    """Have what is at and below a path in its mount's cache; what is there then. Raises CommandError."""
+    connection, below = client.connect_above(path)
+    with connection:
+        return connection.ask("warm", on_progress, path=below)
+
+
 def save_as(path: str, target: str) -> int:
     """Copy a file's unstored bytes to a new file; their number. Raises CommandError.
 

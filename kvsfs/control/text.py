@@ -50,6 +50,16 @@ def uploading(progress: Mapping[str, Any]) -> str:
     return f"{many(progress['files'], 'file')} ({size(progress['bytes'])}) to go"
 
 
+def warming(progress: Mapping[str, Any]) -> str:
+    """Write how far a cache is filled: `120 of 1,000 files, 1.2 of 4.0 MiB`; nothing before that is known."""
+    if not progress.get("all_files"):
+        return ""
+    files, all_files = progress["files"], progress["all_files"]
+    return (
+        f"{files:,} of {many(all_files, 'file')} ({size(progress['bytes'])} of {size(progress['all_bytes'])})"
+    )
+
+
 def not_done(pending: Mapping[str, Any]) -> str:
     """Write what the store has not done."""
     return f"{pending['path']}: {pending['error'] or 'not stored yet'}"

@@ -187,6 +187,7 @@ class FileSystem:
             self.unstored,
             self._check_emptied,
         )
+        self.steering.warm_inode = self.warm
         self.steering.before_refresh = self._prefetch.stop
         nursery.start_soon(self._uploads.sweep, self.files.handles)
 
@@ -446,9 +447,9 @@ class FileSystem:
 
     # --- the cache --------------------------------------------------------------------------------
 
-    async def warm(self, folder: Folder, tell: Callable[[Warmth], None]) -> None:
-        """Have all files below a folder in the cache; `tell` hears of each. Raises as `warming.warm` does."""
-        await warm(self._lister, self._versions, self._bulk, folder, tell, largest=self._tuning.cache_bytes)
+    async def warm(self, inode: File | Folder, tell: Callable[[Warmth], None]) -> None:
+        """Have a file, or all below a folder, in the cache; `tell` hears of each. Raises as `warming.warm` does."""
+        await warm(self._lister, self._versions, self._bulk, inode, tell, largest=self._tuning.cache_bytes)
         self._learner.begin()
 
     # --- the end ----------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from kvsfs.core.inodes import Inode
@@ -10,6 +10,7 @@ from kvsfs.core.requests import Changes, OpenFile
 from kvsfs.core.steering import Pending
 from kvsfs.core.unstored import Report, Totals
 from kvsfs.core.usage import CacheUsage
+from kvsfs.core.warming import Warmth
 
 
 class KnownInodes(Protocol):
@@ -81,6 +82,9 @@ class Steerable(Protocol):
 
     async def refresh(self, path: str) -> None:
         """Trust nothing that is known at and below a path."""
+
+    async def warm(self, path: str, tell: Callable[[Warmth], None]) -> None:
+        """Have what is at and below a path in the cache."""
 
 
 class Mountable(Protocol):

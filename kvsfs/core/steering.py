@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -17,9 +17,12 @@ from kvsfs.core.listing import Lister
 from kvsfs.core.unstored import Unstored, shown_path
 from kvsfs.core.uploads import Uploads
 from kvsfs.core.versions import Versions
+from kvsfs.core.warming import Warmth
 from kvsfs.errors import FileError, StoreError
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordHead, RecordKey
+
+WarmInode = Callable[[File | Folder, Callable[[Warmth], None]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Steering:
         self._deletes = deletes
         self._unstored = unstored
         self._check_emptied = check_emptied
+        self.warm_inode: WarmInode
+        """Has a file, or what is below a folder, in the cache."""
         self.before_refresh: Callable[[], None] = lambda: None
         """Ends what was asked for and not answered yet: its answers would count as new."""
 
@@ -135,6 +140,16 @@ class Steering:
         self._forget(inode)
         if isinstance(inode, Folder) and not inode.unknown_to_store:
             await self._lister.refresh(inode)
+
+    async def warm(self, path: str, tell: Callable[[Warmth], None]) -> None:
+        """Have what is at and below a path in the cache; `tell` hears of each file. ENOENT, and as `warming.warm`."""
+        inode: File | Folder | None = self._inodes.root
+        for name in os.fsencode(path).split(b"/"):
+            if name:
+                inode = await self._lister.find(inode, name) if isinstance(inode, Folder) else None
+        if inode is None:
+            raise FileError(errno.ENOENT, f"{path}: there is no such file in the mount")
+        await self.warm_inode(inode, tell)
 
     def _hopeful(self, files: list[File]) -> list[File]:
         return [file for file in files if not self._uploads.has_given_up(file)]

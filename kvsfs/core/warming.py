@@ -33,20 +33,21 @@ async def warm(
     lister: Lister,
     versions: Versions,
     bulk: Bulk,
-    folder: Folder,
+    inode: File | Folder,
     tell: Callable[[Warmth], None],
     *,
     largest: int,
 ) -> None:
-    """Fetch, or validate, all files below a folder; `tell` is called after each.
+    """Fetch, or validate, a file or all files below a folder; `tell` is called after each.
 
     Many small ones come by one request, and what that leaves side by side. What the cache has no room for
     pushes out what came before; records of more than `largest` bytes are left out. Raises the first StoreError or
     OSError; what is here by then stays. Checkpoints.
     """
     with in_background():
-        await lister.know_all(folder)
-        files = [file for file in _files(folder) if file.in_store]
+        if isinstance(inode, Folder):
+            await lister.know_all(inode)
+        files = [file for file in _files(inode) if file.in_store]
         left = {file: file.size for file in files}
         all_bytes, done_bytes = sum(left.values()), 0
         failures: list[StoreError | OSError] = []
@@ -56,7 +57,8 @@ async def warm(
             done_bytes += left.pop(file, 0)
             tell(Warmth(len(files) - len(left), done_bytes, len(files), all_bytes))
 
-        await bulk.read(folder.prefix, files, done)
+        if isinstance(inode, Folder):
+            await bulk.read(inode.prefix, files, done)
         waiting = iter(list(left))
 
         async def work() -> None:
@@ -77,7 +79,9 @@ async def warm(
             raise failures[0]
 
 
-def _files(folder: Folder) -> Iterator[File]:
-    yield from folder.files.values()
-    for below in folder.folders.values():
-        yield from _files(below)
+def _files(inode: File | Folder) -> Iterator[File]:
+    if isinstance(inode, File):
+        yield inode
+        return
+    for child in inode.children():
+        yield from _files(child)
