@@ -31,7 +31,15 @@ from kvsfs.store.layout import Layout, LayoutStore
 from kvsfs.store.protocol import Store
 from kvsfs.store.retry import Deadlines
 from kvsfs.store.shared import SharedStore
-from kvsfs.store.sources import LocalSource, RemoteSource, RunSource, SharedSource, Source, parse_source
+from kvsfs.store.sources import (
+    LOCAL,
+    LocalSource,
+    RemoteSource,
+    RunSource,
+    SharedSource,
+    Source,
+    parse_source,
+)
 from kvsfs.store.view import KeyGroup, ViewStore, key_groups
 from kvsfs.types import StoreInfo
 
@@ -121,7 +129,14 @@ def key_prefix(shown: str) -> str:
 
 @asynccontextmanager
 async def account(settings: MountConfig) -> AsyncIterator[ApifyStoreCollection]:
-    """Give the stores that the settings' token sees at their API. Raises CommandError."""
+    """Give the stores of the settings' source: this machine's of `local:`, else those that the token sees at the API.
+
+    Raises CommandError.
+    """
+    if settings.source == LOCAL:
+        async with _local(settings) as api:
+            yield api.stores
+        return
     async with _remote(settings.api_url, await _credential(settings), settings) as api:
         yield api.stores
 
@@ -246,7 +261,7 @@ async def _open(source: Source, api: _Api, *, create: bool) -> Opened:
     if isinstance(source, LocalSource) and source.made:
         info = await api.stores.get_or_create(source.name)
     elif isinstance(source, LocalSource):
-        info = await _named(RemoteSource(f"~{source.name}"), api, create=False)
+        info = await _of_this_machine(source.name, api.stores)
     elif isinstance(source, RunSource):
         info = await _of_run(source, api.stores)
         if source.is_last:
@@ -295,6 +310,14 @@ async def _of_run(source: RunSource, stores: ApifyStoreCollection) -> StoreInfo:
     such = "".join(f" with {name} {value}" for name, value in source.filters.items())
     message = f"the {kind} {what} has no run{such}, or there is no such {kind} that you can see"
     raise CommandError(ExitCode.NO_SUCH_RUN, message)
+
+
+async def _of_this_machine(name: str, stores: ApifyStoreCollection) -> StoreInfo:
+    info = await stores.store(f"~{name}").get()
+    if info is None:
+        message = f"there is no store {name} on this machine: `kvsfs stores ls {LOCAL}` lists those there are"
+        raise CommandError(ExitCode.NO_SUCH_STORE, message)
+    return info
 
 
 async def _named(source: RemoteSource, api: _Api, *, create: bool) -> StoreInfo:

@@ -17,7 +17,7 @@ from kvsfs.errors import CommandError, ExitCode, PermissionDenied, RequestRefuse
 from kvsfs.options import MountConfig
 from kvsfs.settings import usage
 from kvsfs.store.apify import ApifyStoreCollection
-from kvsfs.store.sources import is_store_name
+from kvsfs.store.sources import LOCAL, is_store_name
 from kvsfs.types import GeneralAccess, StoreInfo
 
 app = typer.Typer(help="List, make, change and delete stores.", no_args_is_help=True, rich_markup_mode=None)
@@ -35,6 +35,9 @@ Store = Annotated[str, typer.Argument(metavar="STORE", help="A source, as `kvsfs
 
 @app.command("ls")
 def ls(
+    where: Annotated[
+        str, typer.Argument(metavar="[local:]", help="Those of this machine. [default: of the token's owner]")
+    ] = "",
     unnamed: Annotated[bool, typer.Option("--unnamed", help="Those without a name, too.")] = False,
     newest: Annotated[bool, typer.Option("--newest-first", help="Latest created first.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="No more than so many.")] = None,
@@ -42,7 +45,11 @@ def ls(
     api_url: ApiUrl = None,
     token_file: TokenFile = None,
 ) -> None:
-    """List the stores of the token's owner."""
+    """List the stores of the token's owner, or of this machine."""
+    if where not in ("", LOCAL):
+        raise usage(
+            f"{where} is one store, or none: `kvsfs stores info` describes it; {LOCAL} lists this machine's"
+        )
 
     async def listed(stores: ApifyStoreCollection) -> list[StoreInfo]:
         found: list[StoreInfo] = []
@@ -54,7 +61,7 @@ def ls(
                 break
         return found
 
-    found = _with_account(source_settings("", api_url, token_file), listed)
+    found = _with_account(source_settings(where, api_url, token_file), listed)
     if as_json:
         say(json.dumps([described(info) for info in found], indent=2))
     else:
@@ -64,7 +71,10 @@ def ls(
 @app.command("create")
 def create(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Without one the store expires some day.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="local:NAME: on this machine. Without a name the store expires some day."
+        ),
     ] = None,
     schema: Annotated[
         str | None, typer.Option(metavar="FILE", help="JSON schema of its collections.")
@@ -74,14 +84,16 @@ def create(
     token_file: TokenFile = None,
 ) -> None:
     """Make a store, or find the one that has the name."""
-    if name is not None:
-        _check_name(name)
+    where = LOCAL if name is not None and name.startswith(LOCAL) else ""
+    named = name.removeprefix(LOCAL) or None if name is not None else None
+    if named is not None:
+        _check_name(named)
     collections = None if schema is None else _read_schema(schema)
 
     async def made(stores: ApifyStoreCollection) -> StoreInfo:
-        return await stores.get_or_create(name, schema=collections)
+        return await stores.get_or_create(named, schema=collections)
 
-    _print(_with_account(source_settings("", api_url, token_file), made), as_json=as_json)
+    _print(_with_account(source_settings(where, api_url, token_file), made), as_json=as_json)
 
 
 @app.command("info")
@@ -134,19 +146,23 @@ def remove(
 ) -> None:
     """Delete a store with all its records."""
     configured = source_settings(store, api_url, token_file)
-    _confirm(_change(configured), yes=yes)
-    found = _change(configured, delete=True)
+    confirmed = None if yes else _confirmed(_change(configured))
+    found = _change(configured, delete=True, only_id=confirmed)
     say(f"{_called(found)} is deleted")
 
 
-def _confirm(found: StoreInfo, *, yes: bool) -> None:
-    if yes:
-        return
+def _confirmed(found: StoreInfo) -> str:
+    """Ask; the ID of the store that was agreed on. Raises CommandError."""
     question = f"Delete {_called(found)} with all its records ({size_of(found)})?"
     if not sys.stdin.isatty():
         raise CommandError(ExitCode.NOT_CONFIRMED, f"{question} Nobody is here to be asked: give --yes")
-    if not typer.confirm(question):
+    try:
+        agreed = typer.confirm(question)
+    except typer.Abort:  # Ctrl-C, or the end of stdin
+        agreed = False
+    if not agreed:
         raise CommandError(ExitCode.NOT_CONFIRMED, "nothing is deleted")
+    return found.id
 
 
 def _change(
@@ -156,13 +172,20 @@ def _change(
     title: str | None = None,
     general_access: GeneralAccess | None = None,
     delete: bool = False,
+    only_id: str | None = None,
 ) -> StoreInfo:
-    """Open a store, change what is given, and tell how it is then (a deleted one: how it was)."""
+    """Open a store, change what is given, and tell how it is then (a deleted one: how it was).
+
+    `only_id`: no other store, though by now the source means another (a newer run's).
+    """
     from kvsfs.opening import explained, opened
 
     async def changed() -> StoreInfo:
         async with opened(configured, make_local=False) as found:
             with explained(configured.api_url), _of_owner():
+                if only_id not in (None, found.info.id):
+                    message = f"it is another store by now, {found.info.id}: nothing is done"
+                    raise CommandError(ExitCode.NOT_CONFIRMED, message)
                 if delete:
                     await found.client.delete()
                 elif name or title or general_access:

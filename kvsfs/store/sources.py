@@ -21,6 +21,9 @@ _OWN = re.compile(rf"~?({_NAME})")
 _OTHERS = re.compile(rf"([a-zA-Z0-9][a-zA-Z0-9._-]*)[/~]({_NAME})")
 _KEYS_URL = re.compile(r"(?P<base>https?://[^/?#]+(?:/[^?#]*)?)/v2/key-value-stores/(?P<store>[^/?#]+)/keys")
 
+LOCAL = "local:"
+"""All stores of this machine, and what the source of one of them begins with."""
+
 DEFAULT_LOCAL_NAME = "default"
 
 STATUSES = ("READY", "RUNNING", "SUCCEEDED", "FAILED", "TIMING-OUT", "TIMED-OUT", "ABORTING", "ABORTED")
