@@ -99,6 +99,50 @@ def give_access(store: StoreApi, level: str) -> None:
     store.client.put(path, json={"generalAccess": level}).raise_for_status()
 
 
+# --- names ------------------------------------------------------------------------------------------
+
+
+def test_a_name_means_the_store_of_who_says_it(
+    mount_as: MountAs, refused: Callable[..., str], client: httpx.Client, server: RunningServer
+) -> None:
+    """Two users with a store of the same name each; what one shares, the other reads by its owner's name."""
+    name = f"same-{secrets.token_hex(4)}"
+    mine = StoreApi.create(client, name)
+    mine.put("whose", b"joe's")
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {ANN}"}) as hers:
+        other = StoreApi.create(hers, name)
+        other.put("whose", b"ann's")
+        for source, token, expected in (
+            (name, JOE, mine),
+            (f"~{name}", ANN, other),
+            (f"joe/{name}", JOE, mine),
+            (mine.id, JOE, mine),
+        ):
+            with mount_as(source, token) as mounted:
+                assert (mounted.path / "whose").read_bytes() == expected.content("whose")
+                assert os.getxattr(mounted.path, FROM_THE_STORE).decode() == expected.id
+                (mounted.path / "new").write_bytes(token.encode())
+            assert expected.content("new") == token.encode()
+    assert "may not read this store" in refused(ExitCode.NO_PERMISSION, f"joe/{name}", ANN)
+    give_access(mine, "ANYONE_WITH_NAME_CAN_READ")
+    with mount_as(f"joe/{name}", ANN) as mounted:
+        mounted.expect_log("may not do this")
+        assert (mounted.path / "whose").read_bytes() == b"joe's"
+        with failing(errno.EACCES):
+            (mounted.path / "whose").unlink()
+    assert mine.content("whose") == b"joe's"
+
+
+def test_names_that_are_none_are_told_all_forms(refused: Callable[..., str]) -> None:
+    assert "user/name, run:RUN_ID, actor:user/actor" in refused(ExitCode.INVALID_SOURCE, "x" * 64)
+    told = refused(ExitCode.NO_SUCH_STORE, "A" * 17)
+    assert "a store of yours with this name is ~AAAAAAAAAAAAAAAAA" in told
+    assert "--create needs a name" in refused(ExitCode.NO_SUCH_STORE, "A" * 17, JOE, "--create")
+    told = refused(ExitCode.NO_PERMISSION, "joe/not-there", ANN, "--create")
+    assert "as ann you cannot make one for joe" in told
+    assert "--create makes a store by its name" in refused(ExitCode.USAGE, "actor:joe/x", JOE, "--create")
+
+
 # --- runs -------------------------------------------------------------------------------------------
 
 
