@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 import brotli  # type: ignore[import-untyped]  # the wheel ships no stubs
@@ -334,6 +336,48 @@ def test_read_again_it_is_validated_by_one_archive_and_keeps_the_kernels_pages()
             await read(m, 101, COUNT, lambda number: text(151 if number == 150 else number))
             assert (m.calls - before)["read_records"] == 1
             assert (m.calls - before).total() < 10
+
+    on_mock_clock(main)
+
+
+def name_by_md5(m: Mounted) -> None:
+    """Let the store's ETags be what S3's are."""
+    for records in (contents.records for contents in m.stores._stores):
+        for key, record in records.items():
+            etag = f'"{hashlib.md5(record.stored).hexdigest()}"'
+            records[key] = replace(record, head=replace(record.head, etag=etag))
+
+
+def test_a_head_that_proves_the_bytes_lets_them_be_validated_without_sending_them() -> None:
+    async def main() -> None:
+        async with filled() as m:
+            name_by_md5(m)
+            await read(m, 0, COUNT)
+            go = m.hooks.hold("head_record", name(200))
+            await m.mime_type(name(0))
+            await go.reached.wait()
+            await m.other.put(name(200), text(201))  # since the archive: the HEAD names other bytes
+            go.open()
+            await m.idle()
+            await trio.sleep(m.tuning.revalidate)
+            before = (await m.file(name(100))).content
+            assert await m.read_file(name(100)) == text(100)
+            assert (await m.file(name(100))).content is before
+            assert await m.read_file(name(200)) == text(201)
+
+    on_mock_clock(main)
+
+
+def test_a_head_that_proves_nothing_does_not_name_the_bytes() -> None:
+    async def main() -> None:
+        async with filled() as m:  # ETags of which nobody knows what they are made of
+            await read(m, 0, COUNT)
+            await m.mime_type(name(0))
+            await m.idle()
+            await trio.sleep(m.tuning.revalidate)
+            before = (await m.file(name(100))).content
+            assert await m.read_file(name(100)) == text(100)
+            assert (await m.file(name(100))).content is not before
 
     on_mock_clock(main)
 
