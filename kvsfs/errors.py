@@ -145,6 +145,7 @@ class ExitCode(enum.IntEnum):
     ADDRESS_IN_USE = 50, "the address is in use"
     DATA_DAMAGED = 51, "a data folder is damaged"
     NOT_ALL_FITS = 60, "not all fits the store, or the folder"
+    PROBLEM_FOUND = 61, "kvsfs doctor found a problem"
     INTERRUPTED = 130, "interrupted (Ctrl-C)"
 
 

@@ -7,7 +7,21 @@ import sys
 
 import typer
 
-from kvsfs.cli import check, config, crawlee, mount, recover, serve, status, steer, stores, umount, url, warm
+from kvsfs.cli import (
+    check,
+    config,
+    crawlee,
+    doctor,
+    mount,
+    recover,
+    serve,
+    status,
+    steer,
+    stores,
+    umount,
+    url,
+    warm,
+)
 from kvsfs.errors import CommandError
 
 _STDERR = 2
@@ -32,6 +46,7 @@ app.command("refresh")(steer.refresh)
 app.command("warm")(warm.warm)
 app.command("recover")(recover.recover)
 app.command("check")(check.check)
+app.command("doctor")(doctor.doctor)
 app.command("url")(url.url)
 app.command("import")(crawlee.import_)
 app.command("export")(crawlee.export)

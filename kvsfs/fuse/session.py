@@ -82,8 +82,14 @@ def check_mount_point(mount_point: str) -> None:
         raise CommandError(ExitCode.MOUNT_POINT_NOT_EMPTY, message)
 
 
-def check_fuse(device: str = FUSE_DEVICE) -> None:
+def check_fuse() -> None:
     """Raise CommandError when this machine cannot mount."""
+    check_device()
+    check_fusermount()
+
+
+def check_device(device: str = FUSE_DEVICE) -> None:
+    """Raise CommandError when the kernel's FUSE cannot be had."""
     if not os.path.exists(device):
         message = (
             f"{device} is missing: load the kernel module (modprobe fuse), "
@@ -95,14 +101,18 @@ def check_fuse(device: str = FUSE_DEVICE) -> None:
     except OSError as error:
         message = f"cannot open {device} ({error.strerror}): its mode is 0666 on most systems; ask who runs this one"
         raise CommandError(ExitCode.NO_FUSE_DEVICE, message) from None
-    if shutil.which("fusermount3") is None:
+
+
+def check_fusermount(path: str | None = None) -> None:
+    """Raise CommandError when the program that mounts for users is on no folder of `path`, by default PATH."""
+    if shutil.which("fusermount3", path=path) is None:
         message = "fusermount3 is missing: install the package fuse3 (apt install fuse3)"
         raise CommandError(ExitCode.NO_FUSERMOUNT, message)
 
 
-def check_allow_other(configuration: str = FUSE_CONFIGURATION) -> None:
-    """Raise CommandError when `allow_other` is asked for by somebody who may not."""
-    if os.getuid() == 0:
+def check_allow_other(configuration: str = FUSE_CONFIGURATION, user: int | None = None) -> None:
+    """Raise CommandError when `allow_other` is asked for by somebody (by default who runs this) who may not."""
+    if (os.getuid() if user is None else user) == 0:
         return
     try:
         with open(configuration, encoding="utf-8") as lines:
