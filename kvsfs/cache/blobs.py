@@ -12,6 +12,7 @@ import re
 import secrets
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from kvsfs.cache.ranges import Ranges
 from kvsfs.errors import CommandError, ExitCode
@@ -311,18 +312,19 @@ class BlobFolder:
         os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
         self._move(blob, target)
 
-    def make_durable(self, blob: Blob) -> None:
-        """Let the blob's bytes and its name outlast a power failure. Raises OSError.
+    def syncs(self, blob: Blob) -> list[Callable[[], None]]:
+        """Give what lets the blob's bytes and its name outlast a power failure: all of it, in any order.
 
-        Blocks for as long as the disk takes: use a thread, and keep the blob acquired meanwhile. Every folder
-        between the blob and the cache folder is written too: `create_local` may just have made some of them. Not the
-        cache folder itself: what is in it has been there since `make_names_durable`.
+        Each call blocks for as long as the disk takes, and raises OSError; keep the blob acquired meanwhile. Every
+        folder between the blob and the cache folder is written: `create_local` may just have made some of them. Not
+        the cache folder itself: what is in it has been there since `make_names_durable`.
         """
-        os.fsync(blob.fd)
+        calls: list[Callable[[], None]] = [partial(os.fsync, blob.fd)]
         folder = os.path.dirname(blob.path)
         while len(folder) > len(self.path):
-            _fsync_folder(folder)
+            calls.append(partial(_fsync_folder, folder))
             folder = os.path.dirname(folder)
+        return calls
 
     def make_names_durable(self) -> None:
         """Let what is in the cache folder outlast a power failure by its name. Raises OSError. Blocks."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from kvsfs.cache.blobs import Blob
+from kvsfs.cache.durable import all_synced
 from kvsfs.cache.folder import CacheFolder
 from kvsfs.cache.journal import Closed
 from kvsfs.core.fetching import Fetch
@@ -216,20 +217,16 @@ class Content:
     async def make_durable(self) -> None:
         """Let the bytes that are here, and the journal, outlast a power failure. Raises OSError.
 
-        fsync(2) takes milliseconds and up: it runs in a thread.
+        In any order: a crash amid them may leave a row without its bytes, as it may without any sync, and the next
+        mount knows them by their length and checksum.
         """
         kept = self.kept
         blob = self.blob if kept is None else kept.blob
         blob.acquire()  # a write that unshares it meanwhile lets go of it
-
-        def write() -> None:
-            self._blobs.make_durable(blob)
-            self._journal.make_durable()
-
         try:
             if kept is not None:
                 self._journal.checked(kept.row, await _checksum(blob))
-            await trio.to_thread.run_sync(write)
+            await all_synced([*self._blobs.syncs(blob), self._journal.make_durable])
         finally:
             blob.release()
 

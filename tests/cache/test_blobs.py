@@ -12,10 +12,12 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvsfs.cache.blobs import Blob, BlobFolder
+from kvsfs.cache.durable import all_synced
 from kvsfs.cache.folder import CacheFolder
 from kvsfs.errors import CommandError, ExitCode
 
@@ -447,7 +449,8 @@ def test_durable_are_the_bytes_and_each_name_on_the_way_to_them(tmp_path: Path, 
     for each, paths in expected:
         synced.clear()
         each.pwrite(b"hello", 0)
-        folder.make_durable(each)
+        for sync in folder.syncs(each):
+            sync()
         assert synced == paths
 
 
@@ -482,6 +485,6 @@ def test_a_disk_that_cannot_keep_the_bytes_is_told(tmp_path: Path, monkeypatch: 
 
         monkeypatch.setattr(os, "fsync", refuse)
         with pytest.raises(OSError, match="Input/output") if told else nullcontext():
-            folder.make_durable(blob)
+            trio.run(all_synced, folder.syncs(blob))
     blob.release()
     assert open_descriptors(tmp_path) == [str(tmp_path / "lock")]
