@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import trio
 import typer
 
+from kvsfs.cli.mount import restart_without, taken
 from kvsfs.cli.printing import say
 from kvsfs.cli.running import ApiUrl, TokenFile, run, source_settings
-from kvsfs.errors import CommandError, ExitCode
+from kvsfs.errors import CommandError, ExitCode, PermissionDenied, QuotaExceeded
 from kvsfs.options import MountConfig
+from kvsfs.store.sources import is_secret, shown
 
 if TYPE_CHECKING:
     from kvsfs.crawlee.transfers import Tally
@@ -55,7 +57,7 @@ def import_(
             if found is None:
                 await import_folder(records, None, "", tally, dry_run=True)
             elif found.read_only:
-                raise CommandError(ExitCode.NO_PERMISSION, f"{source} can only be read in this way")
+                raise CommandError(ExitCode.NO_PERMISSION, f"{shown(source)} can only be read in this way")
             else:
                 await import_folder(records, found.store, found.info.id, tally, dry_run=dry_run)
 
@@ -86,6 +88,7 @@ def export(
     as_json: AsJson = False,
     api_url: ApiUrl = None,
     token_file: TokenFile = None,
+    source_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Copy a store into a folder of local data, as Crawlee has it."""
     from kvsfs.crawlee.exporting import export_store
@@ -94,6 +97,10 @@ def export(
 
     if layout not in [known.value for known in Layout]:
         raise CommandError(ExitCode.USAGE, f"--for {layout}: use python or javascript")
+    if source_fd is not None:
+        source = taken(source_fd)
+    elif is_secret(source):
+        restart_without(source, "kvsfs")
     configured = source_settings(source, api_url, token_file)
 
     async def copy(found: Opened | None, tally: Tally) -> None:
@@ -123,7 +130,7 @@ def _copied(
 
     async def open_and_copy() -> None:
         async with opened(configured, make_local=make) as found:
-            with explained(configured.api_url):
+            with explained(configured.api_url), _ended():
                 await copy(found, tally)
 
     with Progress() as progress:
@@ -135,6 +142,20 @@ def _copied(
                 return tally, error
             run(partial(copy, None, tally))
     return tally, None
+
+
+@contextmanager
+def _ended() -> Iterator[None]:
+    """Tell in one line what ended all of it, beside what `explained` knows."""
+    try:
+        yield
+    except PermissionDenied as error:
+        raise CommandError(ExitCode.NO_PERMISSION, f"the token may not do this: {error}") from error
+    except QuotaExceeded as error:
+        raise CommandError(ExitCode.NOT_ALL_UPLOADED, f"the plan allows no more: {error}") from error
+    except OSError as error:
+        message = f"the folder cannot be used: {error.strerror or error}"
+        raise CommandError(ExitCode.NOT_ALL_UPLOADED, message) from error
 
 
 async def _until_signal(main: Callable[[], Awaitable[None]]) -> None:

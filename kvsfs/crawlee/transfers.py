@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -24,6 +25,7 @@ AT_A_TIME = 16
 """Records under way: as many as the client uploads at once, and enough for the platform's 200 a second."""
 
 _ENDS_ALL = (NotAuthorized, PermissionDenied, QuotaExceeded, StoreNotFound)
+_DISK_TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(slots=True)
@@ -71,12 +73,16 @@ async def each(
 ) -> None:
     """Copy each, `AT_A_TIME` side by side. What fails is in the tally.
 
-    Raises StoreError where all that follows would fail, too: no token, no permission, no store, a full plan, and no
-    answer to any of those under way.
+    Raises StoreError or OSError where all that follows would fail, too: no token, no permission, no store, a full plan,
+    a full disk, and no answer to any of those under way.
     """
     room = trio.Semaphore(AT_A_TIME)
-    fatal: list[StoreError] = []
+    fatal: list[StoreError | OSError] = []
     unanswered = 0
+
+    def end(error: StoreError | OSError) -> None:
+        fatal.append(error)
+        nursery.cancel_scope.cancel()
 
     async def one(item: T) -> None:
         nonlocal unanswered
@@ -85,12 +91,13 @@ async def each(
             unanswered = 0
         except OSError as error:
             tally.failed.append(Misfit(name(item), error.strerror or str(error)))
+            if error.errno in _DISK_TAKES_NO_MORE:
+                end(error)
         except StoreError as error:
             tally.failed.append(Misfit(name(item), str(error)))
             unanswered = unanswered + 1 if isinstance(error, StoreUnreachable) else 0
             if isinstance(error, _ENDS_ALL) or unanswered >= AT_A_TIME:
-                fatal.append(error)
-                nursery.cancel_scope.cancel()
+                end(error)
         finally:
             room.release()
 
@@ -100,7 +107,6 @@ async def each(
                 await room.acquire()
                 nursery.start_soon(one, item)
         except StoreError as error:
-            fatal.append(error)
-            nursery.cancel_scope.cancel()
+            end(error)
     if fatal:
         raise fatal[0]

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from kvsfs.errors import ExitCode
+from kvsfs.signatures import sign_storage
 from tests.crawlee.conftest import TOKEN, Command
 from tests.support.fault_rules import fault
 from tests.support.mounting import COMMAND_SECONDS, KVSFS, Sandbox, wait_until
@@ -140,12 +141,15 @@ def test_one_that_fails_does_not_stop_the_others(store: StoreApi, command: Comma
 def test_what_would_fail_for_all_ends_it(
     store: StoreApi, command: Command, many: Path, requests_of: Callable[[], list[str]], tmp_path: Path
 ) -> None:
-    for status, code in ((402, ExitCode.UNREACHABLE), (403, ExitCode.NO_PERMISSION)):
+    for status, code, why in (
+        (402, ExitCode.NOT_ALL_UPLOADED, "kvsfs: the plan allows no more: record r"),
+        (403, ExitCode.NO_PERMISSION, "kvsfs: the token may not do this: record r"),
+    ):
         with fault(store, "PUT", kind="status", status=status):
             requests_of()
             _, errors = command("import", many, store.id, code=code)
         assert len(requests_of()) <= 16
-        assert errors.splitlines()[-1].startswith("kvsfs: ")
+        assert errors.splitlines()[-1].startswith(why)
     command("import", many, "nobody-has-this", code=ExitCode.NO_SUCH_STORE)
     command("export", "nobody-has-this", tmp_path / "new", code=ExitCode.NO_SUCH_STORE)
     assert not (tmp_path / "new").exists()
@@ -211,6 +215,29 @@ def test_a_stopped_import_goes_on(
     assert command("import", many, store.id)[0].endswith(f"{MANY // 2} there already\n")
 
 
+def test_a_signature_is_seen_by_nobody_while_its_store_is_exported(
+    store: StoreApi, sandbox: Sandbox, server: RunningServer, tmp_path: Path
+) -> None:
+    store.put("a", b"content")
+    info = store.client.get(f"/v2/key-value-stores/{store.id}").json()["data"]
+    signature = sign_storage(info["urlSigningSecretKey"], store.id, None)
+    url = f"{server.url}/v2/key-value-stores/{store.id}/keys?signature={signature}"
+    with fault(store, "GET", "a", kind="stall"):
+        exporting = subprocess.Popen(
+            [*KVSFS, "export", url, str(tmp_path)],
+            env=sandbox.environment_with(None),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_until((tmp_path / "key_value_stores" / "default").exists)
+        process = Path(f"/proc/{exporting.pid}")
+        for seen in ("cmdline", "environ"):
+            assert signature.encode() not in (process / seen).read_bytes()
+    assert exporting.communicate(timeout=COMMAND_SECONDS) == ("1 record written (7 B)\n", "")
+    assert (tmp_path / "key_value_stores" / "default" / "a").read_bytes() == b"content"
+
+
 # --- what is asked for wrongly ----------------------------------------------------------------------
 
 
@@ -236,7 +263,11 @@ def test_wrong_words(
     client.put(
         f"/v2/key-value-stores/{store.id}", json={"generalAccess": "ANYONE_WITH_ID_CAN_READ"}
     ).raise_for_status()
-    assert "can only be read" in refused(ExitCode.NO_PERMISSION, "import", many, store.id, token=None)
+    url = f"{client.base_url}/v2/key-value-stores/{store.id}/keys?signature=hush"
+    for source in (store.id, url):
+        told = refused(ExitCode.NO_PERMISSION, "import", many, source, token=None)
+        assert "can only be read" in told
+        assert "hush" not in told
     storage = tmp_path / "storage"
     for name in ("one", "two"):
         (storage / "key_value_stores" / name).mkdir(parents=True)
