@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import time
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -14,9 +15,6 @@ from kvsfs.errors import CommandError, ExitCode
 
 WATCH_SECONDS = 1.0
 """Between two looks: a daemon answers one in some milliseconds."""
-
-_CLEARED = "\x1b[H\x1b[2J"
-"""Begins the screen anew (ECMA-48, CUP and ED)."""
 
 
 def status(
@@ -36,20 +34,24 @@ def status(
         raise CommandError(
             ExitCode.USAGE, "--watch is for people: with --json ask again when you want to know"
         )
-    with contextlib.suppress(KeyboardInterrupt) if watch else contextlib.nullcontext():
-        _tell(mount, as_json=as_json)
-        while watch:
+    look = partial(_look, mount)
+    if not watch:
+        _print(look(), as_json=as_json)
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        if sys.stdout.isatty():
+            from kvsfs.cli.live import watch_on_terminal
+
+            watch_on_terminal(look, WATCH_SECONDS)
+        while True:
+            _print(look(), as_json=False)
             time.sleep(WATCH_SECONDS)
-            _tell(mount, as_json=False, clear=True)
 
 
-def _tell(mount: str | None, *, as_json: bool, clear: bool = False) -> None:
+def _look(mount: str | None) -> list[dict[str, Any]]:
     from kvsfs.control import overview
 
-    told = overview.every_mount() if mount is None else overview.one_mount(mount)
-    if clear and sys.stdout.isatty():
-        print(_CLEARED, end="")
-    _print(told, as_json=as_json)
+    return overview.every_mount() if mount is None else overview.one_mount(mount)
 
 
 def _print(told: list[dict[str, Any]], *, as_json: bool) -> None:

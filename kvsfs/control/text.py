@@ -72,8 +72,40 @@ def discarded(pending: Mapping[str, Any]) -> str:
 
 def status(told: Told) -> str:
     """Write a status, several lines without a newline at the end."""
-    rows = [_heading(told), *(f"  {name:9}  {text}" if name else f"    {text}" for name, text in _rows(told))]
-    return "\n".join(rows)
+    lines = (f"  {name:9}  {text}" if name else f"    {text}" for name, text in rows(told))
+    return "\n".join([heading(told), *lines])
+
+
+def heading(told: Told) -> str:
+    """Write what is mounted where."""
+    return printable(_heading(told))
+
+
+def rows(told: Told) -> Iterator[tuple[str, str]]:
+    """Write the rest, each line with its name; one without goes on with the last."""
+    return ((name, printable(text)) for name, text in _rows(told))
+
+
+def pace(earlier: Told, told: Told) -> str:
+    """Write what happened between two statuses of a mount, a second."""
+    seconds = max(0.001, told["uptime_seconds"] - earlier["uptime_seconds"])
+    before, now = earlier["store_traffic"], told["store_traffic"]
+
+    def gained(name: str) -> float:
+        return float(max(0, now[name] - before[name]) / seconds)
+
+    kernel = sum(told["kernel_requests"].values()) - sum(earlier["kernel_requests"].values())
+    return (
+        f"{gained('total_requests'):.1f} requests a second, {size(int(gained('sent_bytes')))} sent, "
+        f"{size(int(gained('received_bytes')))} received; {max(0, kernel) / seconds:.0f} of the kernel"
+    )
+
+
+def printable(text: str) -> str:
+    """Write what a terminal would obey as escapes: a record's name may hold any byte."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
 
 
 def _heading(told: Told) -> str:
@@ -156,10 +188,18 @@ def _removal(removal: Mapping[str, Any]) -> str:
 
 def _usage(told: Told) -> Iterator[tuple[str, str]]:
     opened, traffic = told["opened"], told["store_traffic"]
+    from_here = opened["cached"] + opened["confirmed"]
+    total = from_here + opened["fetched"]
+    share = f", {100 * from_here // total} % from here" if total else ""
     yield (
         "opened",
-        f"{opened['cached']} from the cache, {opened['confirmed']} confirmed, {opened['fetched']} fetched",
+        f"{opened['cached']} from the cache, {opened['confirmed']} confirmed, {opened['fetched']} fetched{share}",
     )
+    asked = ", ".join(
+        f"{name} {count}"
+        for name, count in sorted(told["kernel_requests"].items(), key=lambda item: -item[1])
+    )
+    yield "kernel", f"{sum(told['kernel_requests'].values())} requests ({asked})"
     kinds = ", ".join(f"{name} {count}" for name, count in sorted(traffic["requests"].items()))
     yield "requests", f"{traffic['total_requests']} ({kinds}), {traffic['retries']} of them repeated"
     moved = f"{size(traffic['sent_bytes'])} sent, {size(traffic['received_bytes'])} received"

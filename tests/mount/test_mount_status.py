@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import signal
 import stat
 import subprocess
+import termios
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -127,7 +129,7 @@ def test_a_mount_at_work(place: Place) -> None:
         text = place.kvsfs("status").stdout
         assert text.startswith(f"{mounted.path}: {place.store.id} (store {place.store.id}), for ")
         assert "  left       nothing\n" in text
-        assert "  opened     1 from the cache, 0 confirmed, 1 fetched\n" in text
+        assert "  opened     1 from the cache, 0 confirmed, 1 fetched, 50 % from here\n" in text
 
 
 def test_read_only_and_write_back_are_told(place: Place) -> None:
@@ -231,10 +233,12 @@ def hear_interrupts() -> None:
 
 def test_watching_until_it_is_interrupted(place: Place) -> None:
     with place.mounted() as mounted:
+        mounted.sh("echo x > 'a name'")
         terminal, other_end = os.openpty()
+        termios.tcsetwinsize(other_end, (40, 120))
         process = subprocess.Popen(
             [*KVSFS, "status", "--watch", str(mounted.path)],
-            env=place.sandbox.environment,
+            env=place.sandbox.environment | {"TERM": "xterm-256color"},
             stdout=other_end,
             stderr=subprocess.PIPE,
             preexec_fn=hear_interrupts,  # noqa: PLW1509 - no other thread holds a lock that it takes
@@ -243,11 +247,45 @@ def test_watching_until_it_is_interrupted(place: Place) -> None:
         assert process.stderr is not None
         with process.stderr:
             shown = b""
-            while shown.count(b"\x1b[2J") < 2:
+            while b" requests a second" not in shown:  # which the second look tells first
                 shown += os.read(terminal, 4096)
             process.send_signal(signal.SIGINT)
+            with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
+                while piece := os.read(terminal, 4096):
+                    shown += piece
             assert process.wait(COMMAND_SECONDS) == 0
             assert process.stderr.read() == b""
         os.close(terminal)
-        assert shown.count(b"  left       nothing") >= 2
+        assert shown.count(b"nothing") >= 2
+        assert b"\x1b[?1049h" in shown  # a screen of its own (xterm's alternate one) …
+        assert shown.rstrip().endswith(b"\x1b[?25h") or b"\x1b[?1049l" in shown  # … which goes
+        for name in (b"mode", b"cache", b"left", b"kernel", b"requests", b"limits", b"latency"):
+            assert name in shown
         assert place.kvsfs("status", "--watch", "--json").returncode == ExitCode.USAGE
+
+
+def test_watching_in_a_log_is_plain(place: Place) -> None:
+    with place.mounted() as mounted:
+        process = subprocess.Popen(
+            [*KVSFS, "status", "--watch", str(mounted.path)],
+            env=place.sandbox.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=hear_interrupts,  # noqa: PLW1509 - no other thread holds a lock that it takes
+        )
+        assert process.stdout is not None
+        with process.stdout:
+            lines: list[str] = []
+            while lines.count("  left       nothing\n") < 2:
+                lines.append(process.stdout.readline())
+            process.send_signal(signal.SIGINT)
+            assert process.wait(COMMAND_SECONDS) == 0
+        assert "\x1b" not in "".join(lines)
+
+
+def test_a_name_that_a_terminal_would_obey_is_escaped(place: Place) -> None:
+    with place.mounted("--write-back", "1h") as mounted:
+        write(mounted.path / "a\x1b]0;owned\x07 b\nc", b"x")
+        ended = place.kvsfs("status", mounted.path)
+        assert "    a\\x1b]0;owned\\x07 b\\nc  1 B, closed " in ended.stdout
+        assert "\x1b" not in ended.stdout
