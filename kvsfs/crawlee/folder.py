@@ -14,6 +14,9 @@ from typing import Self
 from kvsfs.crawlee.layout import METADATA, STORES
 from kvsfs.errors import CommandError, ExitCode
 
+_STORAGE = "storage"
+"""What Crawlee calls its folder where nobody says otherwise."""
+
 DEFAULT_STORE = "default"
 """Crawlee's folder of a store without a name."""
 
@@ -134,6 +137,11 @@ def _parts_to_read(path: str, store: str | None) -> list[str]:
         parts = []
     elif os.path.isdir(os.path.join(path, STORES)):
         parts = [STORES]
+    elif os.path.isdir(os.path.join(path, _STORAGE, STORES)):
+        # A crawler's own folder: its sources, and what is in its .env, are no records.
+        raise CommandError(
+            ExitCode.USAGE, f"{path} holds a storage folder: give {os.path.join(path, _STORAGE)}"
+        )
     elif store is None:
         return []
     else:

@@ -271,6 +271,8 @@ def test_wrong_words(
     storage = tmp_path / "storage"
     for name in ("one", "two"):
         (storage / "key_value_stores" / name).mkdir(parents=True)
+    told = refused(ExitCode.USAGE, "import", tmp_path, store.id)
+    assert f"holds a storage folder: give {storage}" in told
     told = refused(ExitCode.USAGE, "import", storage, store.id)
     assert "name a store with --store; it holds one, two" in told
 
