@@ -193,6 +193,7 @@ def _tuning(settings: MountConfig, blobs: BlobFolder) -> Tuning:
         cache_bytes=_cache_bytes(settings, blobs),
         read_only=settings.read_only,
         strict_names=settings.names == "strict",
+        extensions=settings.extensions,
         exact_sizes=settings.exact_sizes,
         compress=_ENCODINGS[settings.compress],
         deferred=settings.deferred,

@@ -246,6 +246,11 @@ class MountConfig:
         "How often the store is asked whether other clients changed it; what they changed is then shown at once.",
         shown="never",
     )
+    extensions: bool = option(
+        FLAG,
+        False,
+        "Show records whose names have no extension with that of their type: INPUT as INPUT.json.",
+    )
     exact_sizes: bool = option(
         FLAG, False, "Ask for the true size of each listed file, for git add and Python's tarfile."
     )

@@ -97,6 +97,30 @@ _PYTHONS = {
     for suffix, content_type in mimetypes.MimeTypes(filenames=()).types_map[True].items()
 }
 
+# Where several extensions stand for a type, the one that people and Crawlee's local storage use.
+_USUAL = {
+    "application/gzip": "gz",
+    "application/json": "json",
+    "application/octet-stream": "bin",
+    "application/x-bzip2": "bz2",
+    "application/x-ndjson": "jsonl",
+    "application/x-xz": "xz",
+    "application/xml": "xml",
+    "application/yaml": "yaml",
+    "image/jpeg": "jpg",
+    "text/javascript": "js",
+    "text/markdown": "md",
+    "text/html": "html",
+    "text/plain": "txt",
+}
+_EXTENSIONS: dict[str, bytes] = {
+    **{known: suffix.encode() for suffix, known in reversed(_PYTHONS.items())},
+    **{known: suffix.encode() for suffix, known in reversed(_BY_EXTENSION.items()) if known},
+    **{known: suffix.encode() for known, suffix in _USUAL.items()},
+}
+EXTENSIONS = frozenset(_EXTENSIONS.values())
+"""All that `extension` gives."""
+
 # What puremagic 1.30 does not know, or takes for one of the many formats that are built on it.
 _BY_MAGIC: dict[bytes, str] = {
     b"PK\x03\x04": "application/zip",
@@ -141,6 +165,11 @@ def by_name(name: bytes) -> str | None:
     suffix = extension.decode("ascii", "replace").lower()
     found = _BY_EXTENSION[suffix] if suffix in _BY_EXTENSION else _PYTHONS.get(suffix)
     return None if found is None else _with_charset(found)
+
+
+def extension(content_type: str) -> bytes | None:
+    """Return the extension, without its dot, of the names that records of a type get; None for a type without."""
+    return _EXTENSIONS.get(content_type.partition(";")[0].strip().lower())
 
 
 def by_content(head: bytes, *, whole: bool) -> str:

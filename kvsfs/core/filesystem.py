@@ -28,9 +28,10 @@ from kvsfs.core.compression import Compression
 from kvsfs.core.conflicts import Conflicts
 from kvsfs.core.content import Content
 from kvsfs.core.deletes import DeferredDeletes
+from kvsfs.core.extensions import NamesWithExtensions, ShownNames
 from kvsfs.core.following import Follower
 from kvsfs.core.handles import FolderHandle, HandleTable
-from kvsfs.core.heads import ENTRIES_AT_A_TIME, Heads
+from kvsfs.core.heads import ENTRIES_AT_A_TIME, sizes_of
 from kvsfs.core.inodes import File, Folder, InodeTable, Ownership
 from kvsfs.core.kernel import KernelCaches
 from kvsfs.core.learning import Learner
@@ -90,6 +91,7 @@ class FileSystem:
         numbers = numbers or Numbers()
         counted = CountingStore(store)
         store = counted
+        kernel = kernel or KernelCaches()
         created_ns = int(info.created_at.timestamp() * 1_000_000_000)
         self._tuning = tuning
         self._rules = NameRules.of(tuning)
@@ -103,7 +105,7 @@ class FileSystem:
             self.inodes,
             cache,
             self._attributes,
-            kernel or KernelCaches(),
+            kernel,
             nursery,
             tuning,
             clean,
@@ -123,6 +125,11 @@ class FileSystem:
             tuning.listing_ttl,
         )
         self._local.restore(self.inodes.root)
+        self._shown = (
+            NamesWithExtensions(self._lister, self._versions, kernel, self._background)
+            if tuning.extensions
+            else ShownNames(self._lister)
+        )
         self._markers = Markers(
             store, self._lister, self._deletes, self._background, tuning.grace, self._rules.is_fixed
         )
@@ -159,7 +166,7 @@ class FileSystem:
             resumption.resume()
         self.xattrs = Xattrs(store, self._versions, self._records, self._rules)
         self.xattrs.type_asked = self._learner.begin
-        self._heads = Heads(self._versions, self._background) if tuning.exact_sizes else None
+        self._heads = sizes_of(self._versions, self._background) if tuning.exact_sizes else None
         if tuning.poll is not None:
             poller = Poller(counted, info, self.inodes, self._lister, self._versions)
             nursery.start_soon(poller.run, tuning.poll)
@@ -186,6 +193,7 @@ class FileSystem:
             self._deletes,
             self.unstored,
             self._check_emptied,
+            self._shown.child,
         )
         self.steering.warm_inode = self.warm
         self.steering.before_refresh = self._prefetch.stop
@@ -209,7 +217,7 @@ class FileSystem:
         if name in (b".", b".."):
             inode = folder if name == b"." else folder.parent or folder
         else:
-            inode = await self._lister.find(folder, name)
+            inode = await self._shown.find(folder, name)
         if inode is None:
             raise FileError(errno.ENOENT)
         if self._heads is not None:
@@ -236,12 +244,13 @@ class FileSystem:
             entries = await self._lister.read(handle, start)
             if not entries:
                 break
+            entries = await self._shown.learn(entries)
             if self._heads is not None:
                 self._heads.ahead(entries)
                 entries = entries[:ENTRIES_AT_A_TIME]
                 await self._heads.exact(entries)
             places = enumerate(entries, start + 1)
-            found = [(handle.folder.name_of(e), e, place) for place, e in places if e.parent is handle.folder]
+            found = [(self._shown.name_of(e), e, place) for place, e in places if e.parent is handle.folder]
             start += len(entries)
         return found
 
@@ -292,7 +301,9 @@ class FileSystem:
     async def setxattr(self, number: int, name: bytes, value: bytes) -> None:
         """Change an extended attribute."""
         self._require_writable()
-        await self.xattrs.set(self.inodes.get(number), name, value)
+        inode = self.inodes.get(number)
+        with self._shown.changing(inode):
+            await self.xattrs.set(inode, name, value)
 
     async def removexattr(self, number: int, name: bytes) -> None:
         """Remove an extended attribute."""
@@ -322,18 +333,19 @@ class FileSystem:
         """Make a file and open it. No request, but to append: the kernel has looked the name up before."""
         self._require_writable()
         folder = self.inodes.folder(parent)
-        seen = folder.child(name)
+        seen = self._shown.child(folder, name)
         if seen is None and flags & os.O_APPEND and not flags & os.O_EXCL:
             # Whoever appends wants what is there: that nothing was, the listing said up to 30 s ago.
-            seen = await self._lister.ask(folder, name)
+            seen = await self._lister.ask(folder, name) or await self._shown.find(folder, name)
         if isinstance(seen, File) and not flags & os.O_EXCL:  # a listing showed it since the kernel looked
             return seen, await self.open(seen.number, flags, pid)
-        component = self._new_component(folder, name)
+        own_name = self._shown.name_for(folder, name)
+        component = self._new_component(folder, own_name)
         key = self._rules.key(folder, component, flags)
         # Before the name is there and a deletion is given up: the disk may be full.
         content = (
-            self._local.new_content(folder, name)
-            if self._rules.is_local_only(folder, name)
+            self._local.new_content(folder, own_name)
+            if self._rules.is_local_only(folder, own_name)
             else self._versions.empty()
         )
         try:
@@ -348,9 +360,10 @@ class FileSystem:
             self.inodes.detach(listed)
         file = self.inodes.add_file(folder, component, key)
         file.content = content
-        file.temporary = self._rules.is_temporary(name, flags)
+        file.temporary = self._rules.is_temporary(own_name, flags)
         if ghost is not None:
             ghost.pass_on(file)
+        self._shown.restore_type(file, folder, name, own_name)
         file.mode = stat.S_IFREG | stat.S_IMODE(mode)
         file.changed_at = math.inf
         file.touch()
@@ -368,7 +381,8 @@ class FileSystem:
         if isinstance(inode, Folder):
             raise FileError(errno.EISDIR)
         self._prefetch.forget(inode)
-        await self._records.remove(inode)
+        with self._shown.changing(inode):
+            await self._records.remove(inode)
         self._check_emptied(folder)
 
     async def rename(
@@ -378,7 +392,7 @@ class FileSystem:
         self._require_writable()
         folder, new_folder = self.inodes.folder(parent), self.inodes.folder(new_parent)
         inode = await self.lookup(parent, name)
-        target = await self._lister.find(new_folder, new_name)
+        target = await self._shown.find(new_folder, new_name)
         if target is inode:
             return
         if target is not None and not replace:
@@ -390,8 +404,13 @@ class FileSystem:
                 raise FileError(errno.EISDIR)
             if target is not None:
                 self._prefetch.forget(target)
-            component = target.component if target else self._new_component(new_folder, new_name)
-            await self._renames.rename(inode, new_folder, component, target)
+            await self._shown.learn([inode])
+            own_name = self._shown.name_for(new_folder, new_name, inode)
+            component = target.component if target else self._new_component(new_folder, own_name)
+            if target is None:
+                self._shown.restore_type(inode, new_folder, new_name, own_name)
+            with self._shown.changing(inode):
+                await self._renames.rename(inode, new_folder, component, target)
             await self._uploads.renamed(inode)
         self._check_emptied(folder)
 
@@ -556,7 +575,8 @@ class FileSystem:
         """Give the component for a new name. EINVAL for what is reserved, EEXIST for what is there."""
         strict = self._tuning.strict_names and not self._rules.is_local_only(folder, name)
         component = names.strict_component(name) if strict else names.component(name)
-        if component in folder.files or component in folder.folders:
+        there = component in folder.files or component in folder.folders
+        if there or self._shown.child(folder, name) is not None:
             raise FileError(errno.EEXIST)
         return component
 

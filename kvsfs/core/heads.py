@@ -1,14 +1,15 @@
-"""True sizes for programs that trust the `lstat` they make before `open`: `--exact-sizes`.
+"""What only a record's headers tell, and has to be known before it is opened.
 
-A listing gives stored bytes, and only a record's headers tell whether that is what a reader sees. `git add` and
-Python's tarfile read as many bytes as `lstat` said, and take what they get for the whole file.
+True sizes, for programs that trust the `lstat` they make before `open` (`--exact-sizes`): a listing gives stored
+bytes. `git add` and Python's tarfile read as many bytes as `lstat` said, and take what they get for the whole file.
+Types, of which names are made (`--extensions`): a listing gives none.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import trio
 
@@ -47,36 +48,48 @@ OF_ONE_RECORD = (FileError, ProtocolViolation, RecordChanged, RequestRefused)
 
 
 class Heads:
-    """Learns the true lengths of files that are listed, looked up and looked at.
+    """Learns what the headers of files tell that are listed, looked up and looked at.
 
-    One question a record, however many wait for it, and only while its length is not known. What cannot be
-    known, because the store does not answer, keeps its stored size as a provisional answer: a stat never fails
-    for it.
+    One question a record, however many wait for it, and only while its answer is wanted. What cannot be known,
+    because the store does not answer, is shown as without the option: a stat never fails for it.
 
-    A record stored compressed has no length in its headers. It is fetched whole, whatever its size, and its
-    bytes stay in the cache for the read that usually follows. (A limit in bytes was the alternative: above it
-    `git add` would then store the first part of a file without a word. `LONGEST_WAIT` limits what it costs.)
+    With `whole` the length is wanted, too. A record stored compressed has none in its headers. It is fetched whole,
+    whatever its size, and its bytes stay in the cache for the read that usually follows. (A limit in bytes was the
+    alternative: above it `git add` would then store the first part of a file without a word. `LONGEST_WAIT` limits
+    what it costs.)
     """
 
-    def __init__(self, versions: Versions, background: Background) -> None:
+    def __init__(
+        self,
+        versions: Versions,
+        background: Background,
+        is_wanted: Callable[[File], bool],
+        *,
+        whole: bool,
+        otherwise: str,
+    ) -> None:
+        """`otherwise`: what is shown of those whose headers cannot be had, for people."""
+        self._is_wanted_of = is_wanted
+        self._whole = whole
+        self._otherwise = otherwise
         self._versions = versions
         self._background = background
         self._heads = trio.CapacityLimiter(HEADS_AT_A_TIME)
         self._fetches = trio.CapacityLimiter(FETCHES_AT_A_TIME)
         self._asked: dict[File, trio.Event] = {}
-        """Whose length is being asked for; set when that has ended, one way or the other."""
+        """Whose headers are being asked for; set when that has ended, one way or the other."""
         self._quiet_until = -math.inf
         """When a store that did not answer is asked again."""
         self._refused: dict[File, float] = {}
-        """Records whose length could not be had -> when it is asked for again."""
+        """Records whose headers could not be had -> when they are asked for again."""
 
     def ahead(self, inodes: Iterable[File | Folder]) -> None:
-        """Begin to learn the lengths of what somebody is about to see. No checkpoint."""
+        """Begin to learn about what somebody is about to see. No checkpoint."""
         for inode in inodes:
             self._ask(inode)
 
     async def exact(self, inodes: Sequence[File | Folder]) -> None:
-        """Wait until the lengths are known, or it is known that they cannot be. Checkpoints only then.
+        """Wait until all that is wanted is known, or it is known that it cannot be. Checkpoints only then.
 
         A record that turns out to be gone has lost its name afterwards. Raises nothing.
         """
@@ -87,11 +100,11 @@ class Heads:
                 if asked is not None:
                     await asked.wait()
         if scope.cancelled_caught:
-            log.warning("true sizes are not known after %g s: stored sizes are shown", LONGEST_WAIT)
+            log.warning("headers are not known after %g s: %s are shown", LONGEST_WAIT, self._otherwise)
 
     def _ask(self, inode: File | Folder) -> trio.Event | None:
-        """Have a length asked for; None where it is known, or not to be had just now."""
-        if not isinstance(inode, File) or not _is_wanted(inode):
+        """Have headers asked for; None where all is known, or not to be had just now."""
+        if not isinstance(inode, File) or not self._is_wanted(inode):
             return None
         now = trio.current_time()
         if inode not in self._asked:
@@ -104,7 +117,7 @@ class Heads:
     async def _learn(self, file: File) -> None:
         try:
             with in_foreground():
-                await self._learn_length(file)
+                await self._learn_wanted(file)
             self._refused.pop(file, None)
         except RecordNotFound:
             pass  # and so its name is gone
@@ -113,18 +126,18 @@ class Heads:
         finally:
             self._asked.pop(file).set()
 
-    async def _learn_length(self, file: File) -> None:
-        if file.head is None or file.head.length is not None:
+    async def _learn_wanted(self, file: File) -> None:
+        if not self._whole or file.head is None or file.head.length is not None:
             async with self._heads:
                 if self._may_ask(file):
                     await self._versions.learn_head(file)
-        if _is_wanted(file):
+        if self._whole and self._is_wanted(file):
             async with self._fetches:
                 if self._may_ask(file):
                     self._versions.release(file, await self._versions.acquire(file))
 
     def _may_ask(self, file: File) -> bool:
-        return _is_wanted(file) and trio.current_time() >= self._quiet_until
+        return self._is_wanted(file) and trio.current_time() >= self._quiet_until
 
     def _give_up(self, file: File, error: Exception) -> None:
         now = trio.current_time()
@@ -134,8 +147,14 @@ class Heads:
             return
         else:
             self._quiet_until = now + PAUSE
-        log.warning("the size of %s is shown as stored: %s", file.key, error)
+        log.warning("the headers of %s are not known, %s are shown: %s", file.key, self._otherwise, error)
+
+    def _is_wanted(self, file: File) -> bool:
+        return file.stored and not file.removed and self._is_wanted_of(file)
 
 
-def _is_wanted(file: File) -> bool:
-    return file.stored and not file.removed and not file.size_is_exact
+def sizes_of(versions: Versions, background: Background) -> Heads:
+    """Give what learns true sizes."""
+    return Heads(
+        versions, background, lambda file: not file.size_is_exact, whole=True, otherwise="stored sizes"
+    )

@@ -86,6 +86,8 @@ class Lister:
         self._attributes = attributes
         self._ttl = ttl
         self._pass_numbers = itertools.count(1)
+        self.with_extensions = False
+        """Whether what a record is shown as depends on names that go on with an extension."""
 
     async def find(self, folder: Folder, name: bytes) -> File | Folder | None:
         """Find what a name stands for; None when the store has no such key.
@@ -170,7 +172,7 @@ class Lister:
                 handle.finish(folder)
                 return
         handle.take_arrivals(
-            lambda inode: isinstance(inode, Folder) or self._covers(listing, folder, inode.component)
+            lambda inode: isinstance(inode, Folder) or self._has_name(listing, folder, inode.component)
         )
         if listing.complete:
             handle.finish(folder)
@@ -190,6 +192,14 @@ class Lister:
         key, prefix = _key_and_prefix(folder, component)
         last = names.past_folder(prefix) if prefix else key
         return listing.cursor is not None and last is not None and last <= listing.cursor
+
+    def _has_name(self, listing: ListingPass, folder: Folder, component: bytes) -> bool:
+        """Tell whether no later page can change what a record is shown as."""
+        if not self.with_extensions:
+            return self._covers(listing, folder, component)
+        # `.` sorts behind `!`: past NAME.EXT is past the folder NAME, too.
+        reach = names.past_folder(names.encode_local(folder.path + component + b"."))
+        return listing.complete or (listing.cursor is not None and reach <= listing.cursor)
 
     async def _learn(self, folder: Folder, listing: ListingPass, component: bytes) -> None:
         if listing.pages == 0:

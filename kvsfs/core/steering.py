@@ -78,7 +78,9 @@ class Steering:
         deletes: DeferredDeletes,
         unstored: Unstored,
         check_emptied: Callable[[Folder], None],
+        child: Callable[[Folder, bytes], File | Folder | None],
     ) -> None:
+        self._child = child
         self._store = store
         self._inodes = inodes
         self._lister = lister
@@ -94,6 +96,8 @@ class Steering:
 
     def pending(self, path: str) -> list[Pending]:
         """Give what is pending at or below a path. No checkpoint."""
+        named = self._find(path)
+        path = _path_of(named) if isinstance(named, File) else path
         found = [Pending(_path_of(file), file) for file in self._unstored.files()]
         found += [
             Pending(shown_path(ghost.key), ghost) for ghost in self._deletes.ghosts() if not ghost.is_needed
@@ -229,7 +233,7 @@ class Steering:
         inode: File | Folder | None = self._inodes.root
         for name in os.fsencode(path).split(b"/"):
             if name and isinstance(inode, Folder):
-                inode = inode.child(name)
+                inode = self._child(inode, name)
             elif name:
                 return None
         return inode

@@ -35,6 +35,8 @@ class Tuning:
     """Characters: less where the mount is a view whose keys lose a prefix."""
     layout: Layout | None = None
     """Which folder each record is in, where that is not told by the slashes in its key."""
+    extensions: bool = False
+    """Show names without an extension with that of their content type."""
     exact_sizes: bool = False
     """Ask for the headers of what is listed: one request a file, and all of it where they tell no length."""
     poll: float | None = None

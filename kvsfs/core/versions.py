@@ -6,7 +6,7 @@ import errno
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
 
 import trio
@@ -62,6 +62,8 @@ class Versions:
         self._nursery = nursery
         self._revalidate = tuning.revalidate
         self._kernel = kernel
+        self.names_of: Callable[[File | Folder], Sequence[bytes]] = _only_name
+        """All names by which the kernel may know what is in a folder."""
         self.origin_gone: Callable[[File], None]
         """Hears of a moved file whose old record, which had its bytes, is not in the store any more."""
 
@@ -257,7 +259,8 @@ class Versions:
     def detach(self, inode: File | Folder) -> None:
         """Take the name away of what is gone from the store, here and in the kernel."""
         if inode.parent is not None:
-            self._kernel.entry_gone(inode.parent.number, inode.parent.name_of(inode), inode.number)
+            for name in self.names_of(inode):
+                self._kernel.entry_gone(inode.parent.number, name, inode.number)
         self._inodes.detach(inode)
 
     async def learn_type(self, file: File) -> None:
@@ -416,6 +419,10 @@ def _is_proven(content: Content) -> bool:
     if content.unproven and not content.stored_version:  # else the headers are those of what was uploaded
         return False
     return content.complete or content.resumable
+
+
+def _only_name(inode: File | Folder) -> Sequence[bytes]:
+    return [] if inode.parent is None else [inode.parent.name_of(inode)]
 
 
 def _require_name(file: File) -> None:
