@@ -5,6 +5,7 @@ A folder is a prefix of the keys that are shown: the record `img-1` of the colle
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -102,6 +103,11 @@ class Layout:
                 found.append(other.group.key_prefix)
         return found
 
+    def is_shared(self, shelf: Shelf, prefix: str) -> bool:
+        """Tell whether records of a prefix that a shelf's filter lets through may be on another one."""
+        before = itertools.takewhile(lambda other: other is not shelf, self.shelves)
+        return any(_overlap(other, shelf, prefix) for other in before)
+
     def _all(self) -> list[Shelf]:
         return [*self.shelves, self.other]
 
@@ -178,9 +184,11 @@ class LayoutStore:
         prefix: str | None = None,
         collection: str | None = None,
     ) -> None:
-        """Read all records in a folder in one answer; of `.other` the server sends those of collections, too."""
+        """Read all records in a folder in one answer. RequestRefused where other folders' would come with them."""
         shelf, inner = self._layout.shelf_of(prefix or ""), self._layout.bare(prefix or "")
-        group = None if shelf is None or not self._as_mounted else shelf.group
+        if shelf is not None and (not self._as_mounted or self._layout.is_shared(shelf, inner)):
+            raise RequestRefused(f"{shelf.name}: an archive would hold what is in other folders, too")
+        group = None if shelf is None else shelf.group
 
         async def take_shown(found: Sequence[Entry]) -> None:
             await take([replace(entry, key=self._layout.shown(entry.key)) for entry in found])
@@ -287,6 +295,20 @@ class LayoutStore:
 def _specific_first(shelf: Shelf) -> tuple[bool, int, str]:
     assert shelf.group is not None
     return shelf.group.key is None, -len(shelf.group.key_prefix), shelf.group.id
+
+
+def _overlap(other: Shelf, shelf: Shelf, prefix: str) -> bool:
+    """Tell whether a key with a prefix may be for both shelves."""
+    group = other.group
+    assert group is not None
+    if group.key is not None:
+        return group.key.startswith(prefix) and (shelf.group is None or _holds(shelf, group.key))
+    filters = [
+        prefix,
+        group.key_prefix,
+        "" if shelf.group is None else shelf.group.key or shelf.group.key_prefix,
+    ]
+    return all(max(filters, key=len).startswith(filter_) for filter_ in filters)
 
 
 def _holds(shelf: Shelf, key: str) -> bool:
