@@ -59,7 +59,7 @@ UNPACKED = 20
 FIRST_AHEAD = 1024 * 1024
 """Bytes that come before their reader has read as many: what a wrong guess costs."""
 
-PATIENCE = 0.5
+PATIENCE = 1.0
 """Seconds that a reader waits for an archive that brings nothing; then it asks by itself, and the archive ends. How
 soon the platform's archives come is not documented."""
 

@@ -289,15 +289,17 @@ class MemoryStore:
         prefix: str | None = None,
         collection: str | None = None,
     ) -> None:
-        """Read all records below a prefix; `piece` is awaited before each, and each is handed over by itself."""
+        """Read all records below a prefix, as they are now; `piece` is awaited before each is handed over."""
         await self._collection.enter("read_records")
         date = format_datetime(self._collection.now(), usegmt=True)
-        keys = sorted(key for key in self._of_collection(collection) if key.startswith(prefix or ""))
+        records = self._of_collection(collection).items()
+        packed = sorted(
+            (item for item in records if item[0].startswith(prefix or "")), key=lambda item: item[0]
+        )
         await self._collection.leave("read_records")
-        for place, key in enumerate(keys):
+        for place, (key, record) in enumerate(packed):
             await self._piece_of(RecordKey(prefix or ""))(place)
-            record = self._record(key)
-            if record is not None and key in wanted.keys:
+            if key in wanted.keys:
                 content = await _decoded(record)
                 await take([Entry(key, content if len(content) <= wanted.largest else None, date)])
 

@@ -286,6 +286,20 @@ def test_what_was_read_by_a_get_meanwhile_is_not_replaced_by_an_older_entry() ->
     on_mock_clock(main)
 
 
+def test_what_was_stored_here_since_the_archive_was_asked_for_is_not_replaced_by_what_was_before() -> None:
+    async def main() -> None:
+        async with filled() as m:
+            go = await held(m, 100)
+            await m.write_file(name(200), text(201))
+            file = await m.file(name(200))
+            m.fs._versions.drop(file)  # as eviction does
+            file.head = None
+            await let_go(m, go)
+            assert await m.read_file(name(200)) == text(201)
+
+    on_mock_clock(main)
+
+
 def test_refresh_does_not_trust_what_was_asked_for_before() -> None:
     async def main() -> None:
         async with filled() as m:
