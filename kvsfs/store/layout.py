@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 NOTHING = KeyPage(items=(), is_truncated=False, next_exclusive_start_key=None)
 
+LONGEST = 256
+"""Characters of a key (the API's limit), and of one with its folder."""
+
 _PAST = "~"
 """Behind a prefix: after all keys that have it, and in none itself."""
 
@@ -251,7 +254,7 @@ class LayoutStore:
             items=tuple(
                 replace(entry, key=RecordKey(shelf.prefix + entry.key))
                 for entry in page.items
-                if self._layout.home(entry.key) is shelf
+                if self._layout.home(entry.key) is shelf and _fits(shelf, entry.key)
             ),
             is_truncated=page.is_truncated,
             next_exclusive_start_key=shelf.prefix + following if page.is_truncated and following else None,
@@ -290,6 +293,14 @@ class LayoutStore:
                 "again to see the new ones"
             )
         self._as_mounted = False
+
+
+def _fits(shelf: Shelf, key: str) -> bool:
+    """Tell whether a key can be shown: that of the view may be no longer than the API's."""
+    if len(shelf.prefix) + len(key) <= LONGEST:
+        return True
+    log.warning("%s is too long for the folder %s: --layout keys, the default, shows it", key, shelf.name)
+    return False
 
 
 def _specific_first(shelf: Shelf) -> tuple[bool, int, str]:

@@ -242,3 +242,18 @@ def test_a_schema_that_changes_hides_nothing(caplog: pytest.LogCaptureFixture) -
             assert await m.names(".other") == ["pic-1"]
 
     on_mock_clock(main)
+
+
+def test_a_key_that_is_too_long_with_its_folder_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with by_collection() as m:
+            fits = "img-" + "x" * (256 - len("images!2Fimg-"))
+            await m.other.put(fits, b"1")
+            await m.other.put(f"{fits}x", b"2")
+            assert await m.names("images") == [fits]
+            assert f"{fits}x is too long for the folder images" in caplog.text
+            with pytest.raises(KvsfsError) as error:
+                await m.create(f"images/{fits}x")
+            assert errno_in(error.value) == errno.ENAMETOOLONG
+
+    on_mock_clock(main)
