@@ -290,11 +290,28 @@ def test_what_was_stored_here_since_the_archive_was_asked_for_is_not_replaced_by
     async def main() -> None:
         async with filled() as m:
             go = await held(m, 100)
-            await m.write_file(name(200), text(201))
+            fh = await m.open(name(200), os.O_WRONLY | os.O_APPEND)
+            await m.fs.files.write(fh, 0, b"more")
+            await m.close(fh)
             file = await m.file(name(200))
             m.fs._versions.drop(file)  # as eviction does
             file.head = None
             await let_go(m, go)
+            assert await m.read_file(name(200)) == text(200) + b"more"
+
+    on_mock_clock(main)
+
+
+def test_bytes_are_trusted_from_when_the_archive_was_asked_for_and_not_from_when_they_came() -> None:
+    async def main() -> None:
+        async with filled() as m:
+            go = await held(m, 100)
+            asked_at = trio.current_time()
+            await m.other.put(name(200), text(201))
+            await trio.sleep(3)
+            await let_go(m, go)
+            assert await m.read_file(name(200)) == text(200)
+            await trio.sleep_until(asked_at + m.tuning.revalidate)
             assert await m.read_file(name(200)) == text(201)
 
     on_mock_clock(main)
