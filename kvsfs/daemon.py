@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -101,6 +102,7 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
 
         change_token = partial(signals.change_token, status, mounted.credential, mounted.try_token)
         background.start_soon(service.report, manager, status)
+        gc.freeze()  # 54,000 objects of modules: a full collection that looks at them is 33 ms without an answer
         presence = await _serve(session, settings, status, background, answering, change_token)
         left = await (_drain(filesystem, settings.drain_timeout) if status.drains else _hand_over(filesystem))
         background.cancel_scope.cancel()

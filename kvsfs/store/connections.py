@@ -14,9 +14,9 @@ MAX_BODIES = 48
 """Connections that bodies of records may hold, for as long as they take. The rest stays for what is over soon:
 `ls` and `rm` answer while 64 files of a gigabyte are being closed."""
 
-MAX_UPLOADS = 16
-"""Connections that uploads may hold of these: `cat` finds one, too. 16 at a round trip of 50 ms are 320 uploads
-a second, more than the platform allows."""
+MAX_UPLOADS = 32
+"""Connections that uploads may hold of these: `cat` finds one, too. 32 at a round trip of 150 ms are the 200 uploads
+a second that the platform allows, and 24 in the background (`--uploads`) leave some to who closes a file."""
 
 Direction = Literal["up", "down"]
 
