@@ -1,6 +1,7 @@
 """Makes anew what documents take from the code; with --check it only tells what that changes.
 
-The table of options in docs/OPTIONS.md, and that of the exit codes in README.md.
+The table of options in docs/OPTIONS.md, that of the exit codes in README.md, the man pages in man/, and what shells
+load to complete words, in completions/.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import sys
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
+
+import manual
+from typer.completion import get_completion_script
 
 from kvsfs.errors import ExitCode
 from kvsfs.options import FLAG, OPTIONS, Option
@@ -23,6 +27,19 @@ def generated() -> Iterator[tuple[Path, str]]:
     yield path, with_table(path.read_text(), "| option |", options())
     path = ROOT / "README.md"
     yield path, with_table(path.read_text(), "| code | meaning |", exit_codes())
+
+    for page, text in (("kvsfs.1", manual.kvsfs()), ("mount.kvsfs.8", manual.mount_kvsfs())):
+        yield ROOT / "man" / page, text
+    for shell, name in (("bash", "kvsfs"), ("zsh", "_kvsfs"), ("fish", "kvsfs.fish")):
+        yield ROOT / "completions" / name, completion(shell)
+
+
+def completion(shell: str) -> str:
+    """Give what a shell loads. zsh takes the file for the function itself when it is asked for the first time."""
+    script = get_completion_script(prog_name="kvsfs", complete_var="_KVSFS_COMPLETE", shell=shell)
+    if shell == "zsh":
+        script += '\n\n[ "$funcstack[1]" = _kvsfs ] && _kvsfs_completion "$@"'
+    return script.strip() + "\n"
 
 
 def with_table(text: str, head: str, table: str) -> str:
@@ -70,6 +87,7 @@ def main() -> int:
         if "--check" in sys.argv:
             print(f"{path} is not what the code says: ./dev docs")
         else:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text)
     return int("--check" in sys.argv and bool(stale))
 

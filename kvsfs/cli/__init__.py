@@ -22,15 +22,18 @@ from kvsfs.cli import (
     url,
     warm,
 )
-from kvsfs.errors import CommandError
+from kvsfs.errors import CommandError, ExitCode
 
 _STDERR = 2
+
+_EXIT_CODES = "\n".join(["\b", "Exit codes:", *(f"  {code.value:3}  {code.meaning}" for code in ExitCode)])
+"""\\b: click leaves the lines as they are."""
 
 app = typer.Typer(
     name="kvsfs",
     help="Mount an Apify key-value store as a folder.",
+    epilog=_EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # "[name]" and "[default: …]" would be taken for markup and vanish
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

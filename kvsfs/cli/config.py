@@ -9,6 +9,7 @@ import typer
 
 from kvsfs import config as places
 from kvsfs import settings
+from kvsfs.cli import completing
 from kvsfs.options import OPTIONS
 from kvsfs.store.sources import shown
 
@@ -23,7 +24,12 @@ def _only_subcommands() -> None:
 @app.command("show")
 def show(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A mount that a configuration file names.")
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="A mount that a configuration file names.",
+            autocompletion=completing.names,
+        ),
     ] = None,
 ) -> None:
     """Show what `kvsfs mount` would take each option to be, and where that is written."""

@@ -14,6 +14,7 @@ import trio
 import typer
 
 from kvsfs import config, logs, settings
+from kvsfs.cli import completing
 from kvsfs.cli.mount_options import of_flags, of_words, with_options
 from kvsfs.errors import CommandError, ExitCode
 from kvsfs.fuse.mount_points import resolved
@@ -34,6 +35,7 @@ def mount(
             metavar="SOURCE",
             help="A store's ID, ~name, user/name, run:ID, actor:user/actor, task:user/task, a URL of its keys, "
             "or local:[name]; or a name from a configuration file.",
+            autocompletion=completing.sources,
         ),
     ],
     mount_point: Annotated[
@@ -48,7 +50,10 @@ def mount(
     option: Annotated[
         list[str] | None,
         typer.Option(
-            "-o", metavar="OPT[,OPT…]", help="Options as mount(8) writes them: ro, allow_other, uid=…"
+            "-o",
+            metavar="OPT[,OPT…]",
+            help="Options as mount(8) writes them: ro, allow_other, uid=…",
+            autocompletion=completing.option_words,
         ),
     ] = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,

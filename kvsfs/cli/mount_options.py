@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from kvsfs.cli import completing
 from kvsfs.options import FLAG, OPTIONS, Option
 from kvsfs.settings import Layer, setting, suggestion, usage
 
@@ -36,8 +37,10 @@ def _parameter(option: Option) -> inspect.Parameter:
     name = f"--{option.name}/--no-{option.name}" if option.kind is FLAG else f"--{option.name}"
     about = option.about if option.kind is FLAG else f"{option.about} [default: {option.shown_default}]"
     written: Any = bool if option.kind is FLAG else list[str] if option.kind.repeated else str
+    offer = completing.choices(*option.kind.choices) if option.kind.choices else None
     annotation = Annotated[
-        written | None, typer.Option(name, metavar=option.kind.metavar or None, help=about)
+        written | None,
+        typer.Option(name, metavar=option.kind.metavar or None, help=about, autocompletion=offer),
     ]
     return inspect.Parameter(
         option.field, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
@@ -90,6 +93,18 @@ def _word(word: str) -> tuple[Option, str] | None:
     if not text:
         raise usage(f"-o {name}: it needs a value, as in {name}={option.kind.metavar}")
     return option, text
+
+
+def words_to_offer() -> list[str]:
+    """Give the words of `-o` as fstab has them; those that take a value end in `=`."""
+    return [
+        name.replace("-", "_") + ("=" if implied is None else "") for name, (_, implied) in _WORDS.items()
+    ]
+
+
+def words_for_others() -> list[str]:
+    """Give the words that say nothing to kvsfs, as fstab has them."""
+    return [*sorted(word.replace("-", "_") for word in _FOR_OTHERS), "x-...", "comment=..."]
 
 
 def _is_known(word: str) -> bool:

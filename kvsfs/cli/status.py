@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kvsfs.cli import completing
 from kvsfs.errors import CommandError, ExitCode
 
 WATCH_SECONDS = 1.0
@@ -20,7 +21,11 @@ WATCH_SECONDS = 1.0
 def status(
     mount: Annotated[
         str | None,
-        typer.Argument(metavar="MOUNT", help="A mount point, or a path in it. [default: all your mounts]"),
+        typer.Argument(
+            metavar="MOUNT",
+            help="A mount point, or a path in it. [default: all your mounts]",
+            autocompletion=completing.mounts,
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON array with an object for each mount, for programs.")

@@ -7,10 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
+from kvsfs.cli import completing
 from kvsfs.errors import ExitCode
 
 Paths = Annotated[
-    list[str] | None, typer.Argument(metavar="PATH", help="Files and folders in a mount, or the mount.")
+    list[str] | None,
+    typer.Argument(
+        metavar="PATH",
+        help="Files and folders in a mount, or the mount.",
+        autocompletion=completing.mounts,
+    ),
 ]
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from kvsfs.cli import completing
+
 
 def umount(
     mount_point: Annotated[
@@ -13,6 +15,7 @@ def umount(
         typer.Argument(
             metavar="MOUNTPOINT",
             help="Where the store is mounted, or a mount's name in a configuration file.",
+            autocompletion=completing.mounts_and_names,
         ),
     ],
     wait: Annotated[

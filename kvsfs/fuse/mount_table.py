@@ -21,6 +21,11 @@ def owner(path: str) -> int | None:
     return _owners().get(path)
 
 
+def ours() -> list[str]:
+    """Give where stores are mounted, whoever's they are."""
+    return [path for path, user in _owners().items() if user is not None]
+
+
 def above(path: str) -> str | None:
     """Give the mount point of ours that an absolute path is in, or is; None if it is in none."""
     owners = _owners()

@@ -1,0 +1,1 @@
+complete --command kvsfs --no-files --arguments "(env _KVSFS_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) kvsfs)" --condition "env _KVSFS_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) kvsfs"
