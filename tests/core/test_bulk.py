@@ -289,15 +289,14 @@ def test_what_was_read_by_a_get_meanwhile_is_not_replaced_by_an_older_entry() ->
 def test_what_was_stored_here_since_the_archive_was_asked_for_is_not_replaced_by_what_was_before() -> None:
     async def main() -> None:
         async with filled() as m:
-            go = await held(m, 100)
-            fh = await m.open(name(200), os.O_WRONLY | os.O_APPEND)
-            await m.fs.files.write(fh, 0, b"more")
-            await m.close(fh)
+            asked_at = trio.current_time()
+            await m.write_file(name(200), text(201))
             file = await m.file(name(200))
             m.fs._versions.drop(file)  # as eviction does
             file.head = None
-            await let_go(m, go)
-            assert await m.read_file(name(200)) == text(200) + b"more"
+            assert not m.fs._versions.adopt_bytes(file, text(200), asked_at, None)
+            assert m.fs._versions.adopt_bytes(file, text(201), trio.current_time() + 1, None)
+            assert await m.read_file(name(200)) == text(201)
 
     on_mock_clock(main)
 
