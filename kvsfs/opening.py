@@ -27,7 +27,8 @@ from kvsfs.options import MountConfig
 from kvsfs.server.spawn import local_server
 from kvsfs.store.apify import ApifyStore, ApifyStoreCollection
 from kvsfs.store.following import FollowingStore
-from kvsfs.store.layout import Layout, LayoutStore
+from kvsfs.store.layout import Layout
+from kvsfs.store.layout_view import LayoutStore
 from kvsfs.store.protocol import Store
 from kvsfs.store.retry import Deadlines
 from kvsfs.store.shared import SharedStore

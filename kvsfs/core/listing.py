@@ -171,8 +171,9 @@ class Lister:
                 )
                 handle.finish(folder)
                 return
+        has_name = self._covers_extended if self.with_extensions else self._covers
         handle.take_arrivals(
-            lambda inode: isinstance(inode, Folder) or self._has_name(listing, folder, inode.component)
+            lambda inode: isinstance(inode, Folder) or has_name(listing, folder, inode.component)
         )
         if listing.complete:
             handle.finish(folder)
@@ -193,10 +194,9 @@ class Lister:
         last = names.past_folder(prefix) if prefix else key
         return listing.cursor is not None and last is not None and last <= listing.cursor
 
-    def _has_name(self, listing: ListingPass, folder: Folder, component: bytes) -> bool:
-        """Tell whether no later page can change what a record is shown as."""
-        if not self.with_extensions:
-            return self._covers(listing, folder, component)
+    @staticmethod
+    def _covers_extended(listing: ListingPass, folder: Folder, component: bytes) -> bool:
+        """Tell whether the pass went past a component as a record, as a folder, and with each extension."""
         # `.` sorts behind `!`: past NAME.EXT is past the folder NAME, too.
         reach = names.past_folder(names.encode_local(folder.path + component + b"."))
         return listing.complete or (listing.cursor is not None and reach <= listing.cursor)

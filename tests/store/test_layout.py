@@ -13,7 +13,7 @@ from kvsfs.core.layouts import OTHER, collections_layout
 from kvsfs.errors import CommandError, ExitCode, RequestRefused
 from kvsfs.store.archive import Entry, Wanted
 from kvsfs.store.bodies import BytesBody
-from kvsfs.store.layout import LayoutStore
+from kvsfs.store.layout_view import LayoutStore
 from kvsfs.store.memory import MemoryStoreCollection
 from kvsfs.store.protocol import Store
 from kvsfs.types import RecordKey

@@ -27,7 +27,7 @@ from kvsfs.core.tuning import Tuning
 from kvsfs.errors import FileError, KvsfsError, RecordNotFound
 from kvsfs.fuse.errnos import errno_of
 from kvsfs.store.bodies import BytesBody
-from kvsfs.store.layout import LayoutStore
+from kvsfs.store.layout_view import LayoutStore
 from kvsfs.store.memory import MemoryStoreCollection
 from kvsfs.types import ContentEncoding, RecordHead, RecordKey, StoreInfo
 from tests.support.interference import Interference
