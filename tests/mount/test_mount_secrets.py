@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.mount.conftest import Mount
@@ -37,6 +41,43 @@ def test_the_token_is_nowhere(
         assert "DEBUG" in mounted.log_text()
     assert token.encode() not in everything_written(sandbox)
     assert b"signature=" not in everything_written(sandbox).replace(b"signature=***", b"")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_secret_in_what_a_daemon_tells(
+    mount: Mount, store: StoreApi, sandbox: Sandbox, token: str, tmp_path: Path, form: str
+) -> None:
+    """Its log with all that it can say, its tasks, its status, its metrics, and the doctor's findings."""
+    path = tmp_path / "token"
+    path.touch(mode=0o600)
+    path.write_text(token)
+    store.put("f", b"x")
+    options = ("--token-file", str(path), "--log-level", "DEBUG", "--log-format", form, "--metrics", "0")
+    with mount(*options, token=None) as mounted:
+        mounted.sh("cat f; echo y > g; mv g h; rm f; ls -l")
+        url = mounted.run("getfattr", "--only-values", "-n", "user.apify.public_url", "h")
+        signature = url.partition("signature=")[2].partition("&")[0]
+        path.write_text("hush-refused")
+        if form == "text":
+            mounted.expect_log("SIGHUP: the mount goes on")
+        os.kill(mounted.pid, signal.SIGHUP)
+        wait_until(lambda: "SIGHUP: the mount goes on with the token that it has" in mounted.log_text())
+        os.kill(mounted.pid, signal.SIGUSR1)
+        wait_until(lambda: "SIGUSR1: tasks" in mounted.log_text())
+        assert mounted.server is not None
+        wait_until(lambda: "metrics are at " in mounted.log_text())
+        (metrics,) = re.findall(r"metrics are at (http://[^\s\"]+)", mounted.log_text())
+        told = [
+            mounted.log_text(),
+            httpx.get(metrics, trust_env=False).text,
+            *(sandbox.kvsfs("status", *arguments).stdout for arguments in ((), ("--json",))),
+            sandbox.kvsfs("doctor", "--api-url", mounted.server.url, store.id, token=token).stdout,
+            sandbox.kvsfs("doctor", "--json", "--api-url", mounted.server.url, url, token=token).stdout,
+        ]
+    assert len(signature) >= 16
+    assert all(told)
+    for secret in (token, "hush-refused", signature):
+        assert not any(secret in text for text in told)
 
 
 def test_the_token_of_a_file_is_not_in_ps_either(
