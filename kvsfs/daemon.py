@@ -44,6 +44,10 @@ from kvsfs.types import ContentEncoding, StoreInfo
 
 log = logging.getLogger(__name__)
 
+DESCRIPTORS = 65_536
+"""Files that may be open at a time, one for each record that a program has open; 1,024 is what most shells leave. Where
+fewer are allowed, open(2) fails with EMFILE past them."""
+
 
 def check(settings: MountConfig) -> None:
     """Raise CommandError for whatever can be known to be wrong before anything is started."""
@@ -64,6 +68,7 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
     check(settings)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the token
     manager = ServiceManager()
+    _allow_descriptors()
     async with AsyncExitStack() as stack:
         mounted = await stack.enter_async_context(opened(settings))
         settings = replace(settings, read_only=settings.read_only or mounted.read_only)
@@ -162,6 +167,13 @@ async def _hand_over(filesystem: Mountable) -> list[str]:
     left = filesystem.left()
     log.info("left for the next mount of this store, as was asked for: %d", len(left))
     return left
+
+
+def _allow_descriptors() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _note_mount(cache: CacheFolder, settings: MountConfig, info: StoreInfo) -> None:

@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, NewType
+from typing import Annotated, Any, Literal, NewType
+
+from msgspec import Meta, Struct
 
 RecordKey = NewType("RecordKey", str)
 """A record's key as the API knows it: 1 to 256 characters out of a-zA-Z0-9!-_.'()."""
+
+LARGEST_SIZE = 2**63 - 1
+"""Bytes: what the kernel's file offsets can count (off_t). No record is larger, and no honest number."""
 
 GeneralAccess = Literal[
     "ANYONE_WITH_ID_CAN_READ", "ANYONE_WITH_NAME_CAN_READ", "FOLLOW_USER_SETTING", "RESTRICTED"
@@ -68,15 +73,21 @@ class StoreList:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeyEntry:
-    """One key of a listing."""
+class KeyEntry(Struct, frozen=True, gc=False, rename={"record_public_url": "recordPublicUrl"}):
+    """One key of a listing. A Struct, as it is read by the thousand: straight from the answer's bytes."""
 
-    key: RecordKey
-    size: int
+    key: Annotated[RecordKey, Meta(min_length=1)]
+    size: Annotated[int, Meta(ge=0, le=LARGEST_SIZE)]
     """**Stored** bytes: of a record stored with a Content-Encoding the compressed length."""
-    record_public_url: str | None = field(default=None, repr=False)
+    record_public_url: str | None = None
     """Carries a signature: never logged."""
+
+    def __repr__(self) -> str:
+        return f"KeyEntry({self.key!r}, {self.size})"
+
+    def renamed(self, key: RecordKey) -> KeyEntry:
+        """Give the same entry under another key."""
+        return KeyEntry(key, self.size, self.record_public_url)
 
 
 @dataclass(frozen=True, slots=True)

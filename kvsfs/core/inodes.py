@@ -1,324 +1,23 @@
-"""The inode table: files and folders, their attributes, and how often the kernel knows each."""
+"""The inode table: files and folders by number, and how often the kernel knows each."""
 
 from __future__ import annotations
 
-import bisect
 import errno
 import itertools
 import math
 import os
 import stat
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-import trio
-
-from kvsfs.cache.journal import NO_RECORD, Base
 from kvsfs.core import names
-from kvsfs.core.content import Content
+from kvsfs.core.files import Defaults, File, Inode
+from kvsfs.core.folders import Folder, ListingPass
 from kvsfs.core.numbers import Numbers
-from kvsfs.core.pages_ahead import PagesAhead
-from kvsfs.errors import FileError, StoreError
-from kvsfs.store.bodies import FileBody
-from kvsfs.types import RecordHead, RecordKey
+from kvsfs.errors import FileError
+from kvsfs.types import RecordKey
 
-if TYPE_CHECKING:
-    from kvsfs.core.moves import Move
-
-
-@dataclass(slots=True, eq=False)
-class Inode:
-    """What files and folders have in common.
-
-    `changed_at` says when this mount last changed it in the store (trio time): a listing that was asked for
-    before knows nothing of that change. It is infinite while the store does not have it yet.
-    """
-
-    number: int
-    parent: Folder | None
-    component: bytes
-    mode: int
-    uid: int
-    gid: int
-    atime_ns: int
-    mtime_ns: int
-    ctime_ns: int
-    lookup_count: int = 0
-    changed_at: float = -math.inf
-    listed_by: int = 0
-    """Number of the last listing pass that saw it."""
-
-    def touch(self) -> None:
-        """Set mtime and ctime to now, as a write does."""
-        self.mtime_ns = self.ctime_ns = time.time_ns()
-
-    @property
-    def removed(self) -> bool:
-        """Whether no name leads here any more."""
-        return self.parent is None
-
-
-@dataclass(slots=True, eq=False)
-class File(Inode):
-    """A record, or a file that is to become one.
-
-    INVARIANT: `content` is None while nothing of the bytes is here; `stored` tells whether the store has,
-    had when last heard, or may have (an upload without an answer) a record under `key`; a file that is not
-    stored has content.
-    """
-
-    key: RecordKey = field(kw_only=True)
-    stored: bool = False
-    origin: RecordKey | None = None
-    """The key of the record that has the bytes, while the file has another name and the store knows nothing of it:
-    `head` and `listed_size` are that record's then."""
-    beneath: Base = NO_RECORD
-    """What was known of the record under `key` when the file got this name, while `origin` is another one."""
-    listed_size: int = 0
-    """Stored bytes, as the last listing said."""
-    head: RecordHead | None = None
-    """The newest headers seen, those of `content` when there is one."""
-    length: int | None = None
-    """True length in bytes, None until the headers or the bytes were seen."""
-    content_type: str | None = None
-    type_guessed: bool = False
-    """The type came from the name or bytes in this mount: the next upload may guess better."""
-    content: Content | None = None
-    validated_at: float = -math.inf
-    kernel_content: Content | None = None
-    """What the kernel's cached pages of this inode were read from."""
-    temporary: bool = False
-    """Made to be renamed or removed soon: its close keeps the bytes here for a moment."""
-    failure: StoreError | OSError | None = None
-    """Why the last upload failed; None since the store took the newest bytes."""
-    late: bool = False
-    """Its bytes come later than their close said: others have had time to write the record."""
-    unanswered: frozenset[int | None] = frozenset()
-    """Sizes of versions that were sent since the last answer, None for those sent compressed, whose size no headers
-    tell: one of them may be what the store has."""
-    missed_at: float = -math.inf
-    """When the store last said that there is no such record, while the file was open."""
-    superseded: bool = False
-    """Stays with an older version for those who have that open: a newer one has the name, and another number."""
-    handles: int = 0
-    inherits: list[RecordKey] = field(default_factory=list)
-    """Keys of records that are gone here, and whose bytes it has."""
-    move: Move | None = None
-    """The rename of a folder that waits for it."""
-    # Made when they are needed: of a million files that are only listed, these two would take 450 MB, and half of
-    # the time in which a listing makes its inodes.
-    sending: FileBody | None = None
-    """What is on its way to the store just now."""
-    _uploading: trio.CancelScope | None = None
-    _remote: trio.Lock | None = None
-
-    @property
-    def uploading(self) -> trio.CancelScope:
-        """That of the upload under way."""
-        if self._uploading is None:
-            self._uploading = trio.CancelScope()
-        return self._uploading
-
-    @uploading.setter
-    def uploading(self, scope: trio.CancelScope) -> None:
-        self._uploading = scope
-
-    def stop_upload(self) -> None:
-        """End an upload under way: what comes next does not wait for it.
-
-        Not one that the store may have all bytes of: it would go on there, and could come after what is asked next.
-        """
-        if self.sending is None or not self.sending.all_read:
-            self.uploading.cancel()
-
-    @property
-    def remote(self) -> trio.Lock:
-        """Held around everything that changes the record or decides which version `content` is."""
-        if self._remote is None:
-            self._remote = trio.Lock()
-        return self._remote
-
-    @property
-    def is_asked_for(self) -> bool:
-        """Whether somebody holds `remote`."""
-        return self._remote is not None and self._remote.locked()
-
-    @property
-    def record_key(self) -> RecordKey:
-        """The key of the record to read the bytes from."""
-        return self.key if self.origin is None else self.origin
-
-    @property
-    def in_store(self) -> bool:
-        """Whether there is a record to read the bytes from."""
-        return self.stored or self.origin is not None
-
-    @property
-    def base(self) -> Base:
-        """The version of the record under `key` that the bytes replace, as far as it is known."""
-        sent = tuple(self.unanswered)
-        if self.origin not in (None, self.key):
-            return replace(self.beneath, stored=self.stored, sent=sent)
-        return Base(self.stored, None if self.head is None else self.head.validator, self.listed_size, sent)
-
-    def replaces(self, base: Base) -> None:
-        """Take over what is known of the record under a key that is the file's own by now."""
-        self.stored, self.unanswered = base.stored, frozenset(base.sent)
-        if self.origin is not None:
-            self.beneath = base
-            return
-        self.listed_size = base.size
-        self.head = None
-        if base.validator is not None:
-            self.head = RecordHead.remembered(self.content_type or "", base.validator)
-
-    @property
-    def size(self) -> int:
-        """Bytes to show: exact when known, else the stored size as a provisional answer."""
-        if self.content is not None:
-            return self.content.size
-        return self.listed_size if self.length is None else self.length
-
-    @property
-    def size_is_exact(self) -> bool:
-        """Whether `size` may be cached by the kernel."""
-        return self.length is not None or self.content is not None
-
-    @property
-    def local_only(self) -> bool:
-        """Whether no store is to have it."""
-        return self.content is not None and self.content.local_only
-
-    @property
-    def dirty(self) -> bool:
-        """Whether bytes are here that the store has not confirmed."""
-        return self.content is not None and self.content.dirty
-
-    @property
-    def state(self) -> str:
-        """`clean`, `dirty`, `uploading`, `failed: …` or `local-only`: the value of user.kvsfs.state.
-
-        It is clean when the store has the bytes under the file's own name.
-        """
-        if self.local_only:
-            return "local-only"
-        if not self.dirty and self.origin is None:
-            return "clean"
-        if self.content is not None and self.content.uploading:
-            return "uploading"
-        return "dirty" if self.failure is None else f"failed: {self.failure}"
-
-
-@dataclass(slots=True, eq=False)
-class ListingPass:
-    """One walk through the keys of a folder, page by page, as far as somebody needed it."""
-
-    number: int
-    started: float
-    cursor: str | None = None
-    """Where the next page starts; every key up to it was seen."""
-    pages: int = 0
-    barren: int = 0
-    """The last so many pages brought nothing."""
-    asked: list[tuple[str, float]] = field(default_factory=list)
-    """The last key that each page went past, and when the page was asked for."""
-    took: float = 0.0
-    """Seconds that the pages cost so far."""
-    complete: bool = False
-    lookups: int = 0
-    """Names that had to be looked up beside it."""
-    arrivals: list[File | Folder] = field(default_factory=list)
-    """In the order of their keys."""
-    ahead: PagesAhead | None = None
-    """The pages that come next."""
-    lock: trio.Lock = field(default_factory=trio.Lock)
-    """Held while a page is waited for."""
-
-    def asked_about(self, key: str) -> float:
-        """When the page was asked for that shows a key, or shows that it is not there; -inf when none did."""
-        page = bisect.bisect_left(self.asked, (key, -math.inf))
-        return self.asked[page][1] if page < len(self.asked) else -math.inf
-
-
-@dataclass(slots=True, eq=False)
-class Folder(Inode):
-    """A key prefix that ends in an encoded slash, or the root.
-
-    INVARIANT: `files` and `folders` are keyed by raw component; their inodes' `parent` is this folder.
-    """
-
-    path: bytes = b""
-    """Raw path from the root with a slash behind it; empty for the root."""
-    prefix: str = ""
-    marker: bool = False
-    """Whether the store has this folder's marker record."""
-    marker_changed_at: float = -math.inf
-    """When this mount last put or deleted it (trio time): an earlier page knows nothing of that."""
-    marker_request: trio.Lock = field(default_factory=trio.Lock)
-    """Held around requests for it: none arrives after the folder was removed."""
-    local_only: bool = False
-    """Whether what is made in it never reaches the store: by its own name, or that of a folder above."""
-    listed: bool = False
-    """Whether a listing has shown a key below it."""
-    files: dict[bytes, File] = field(default_factory=dict)
-    folders: dict[bytes, Folder] = field(default_factory=dict)
-    listing: ListingPass | None = None
-    listed_once: bool = False
-    """Whether a listing pass was ever completed: what is known can then stand in for a store out of reach."""
-    removals: dict[bytes, float] = field(default_factory=dict)
-    """Component of a file that this mount removed -> when, until a later listing has confirmed it."""
-
-    @property
-    def removed(self) -> bool:
-        """Whether no name leads here any more; the root needs none."""
-        return self.parent is None and bool(self.path)
-
-    def shown_path(self, name: bytes = b"") -> bytes:
-        """Give the path from the mount's root as file names, of the folder or of a name in it."""
-        components = self.path.split(b"/")[:-1]
-        return b"/".join([names.display(component) for component in components] + [name])
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is known to be in it."""
-        return not self.files and not self.folders
-
-    @property
-    def bare(self) -> bool:
-        """Whether nothing is known to be in it that a store has or is to have."""
-        return all(child.local_only for child in self.children())
-
-    @property
-    def unknown_to_store(self) -> bool:
-        """Whether the store need not be asked for what is in it."""
-        return self.local_only and not self.listed
-
-    def child(self, name: bytes) -> File | Folder | None:
-        """Find what the file name `name` stands for, among what is known. Raises FileError(EINVAL)."""
-        beside = names.record_beside_folder(name)
-        if beside is not None:
-            component = names.component(beside)
-            return self.files.get(component) if component in self.folders else None
-        component = names.component(name)
-        return self.folders.get(component) or self.files.get(component)
-
-    def note_removal(self, component: bytes, at: float) -> None:
-        """Note that this mount took a name away: listings that were asked for before do not bring it back."""
-        self.removals[component] = max(at, self.removals.get(component, -math.inf))
-
-    def name_of(self, child: Inode) -> bytes:
-        """Give the file name under which a child is shown."""
-        name = names.display(child.component)
-        if isinstance(child, File) and child.component in self.folders:
-            return names.beside_folder(name)
-        return name
-
-    def children(self) -> Iterator[File | Folder]:
-        """All that is known to be in it."""
-        yield from self.folders.values()
-        yield from self.files.values()
+__all__ = ["File", "Folder", "Inode", "InodeTable", "ListingPass", "Ownership"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,10 +41,19 @@ class InodeTable:
         numbers = numbers or Numbers()
         self.ownership = ownership
         self.default_time_ns = default_time_ns
-        """Shown for records of which no time is known: one fixed value, or `rsync` would copy all again."""
         self._by_number: dict[int, Inode] = {}
         self._numbers = itertools.chain((numbers.root,), numbers.inodes)
         self.root = self._new_folder(None, b"", b"")
+
+    @property
+    def default_time_ns(self) -> int:
+        """Shown for records of which no time is known: one fixed value, or `rsync` would copy all again."""
+        return self._file_defaults.time_ns
+
+    @default_time_ns.setter
+    def default_time_ns(self, time_ns: int) -> None:
+        own = self.ownership
+        self._file_defaults = Defaults(stat.S_IFREG | own.file_mode, own.uid, own.gid, time_ns)
 
     def get(self, number: int) -> File | Folder:
         """Find an inode that the kernel knows. Raises FileError(ESTALE)."""
@@ -370,21 +78,12 @@ class InodeTable:
 
     def add_file(self, parent: Folder, component: bytes, key: RecordKey) -> File:
         """Make a file and put it into its folder."""
-        file = File(
-            number=self._take_number(),
-            parent=parent,
-            component=component,
-            mode=stat.S_IFREG | self.ownership.file_mode,
-            uid=self.ownership.uid,
-            gid=self.ownership.gid,
-            atime_ns=self.default_time_ns,
-            mtime_ns=self.default_time_ns,
-            ctime_ns=self.default_time_ns,
-            key=key,
-        )
-        self._by_number[file.number] = file
+        number = next(self._numbers)
+        file = File(number, parent, component, self._file_defaults, key)
+        self._by_number[number] = file
         parent.files[component] = file
-        parent.removals.pop(component, None)
+        if parent.removals:
+            parent.removals.pop(component, None)
         return file
 
     def add_folder(self, parent: Folder, component: bytes, *, local_only: bool = False) -> Folder:
@@ -403,6 +102,8 @@ class InodeTable:
         )
         if names_here.get(inode.component) is inode:
             del names_here[inode.component]
+        if isinstance(inode, File):
+            inode.leave()
         inode.parent = None
         self._drop_if_unknown(inode)
 
@@ -456,20 +157,7 @@ class InodeTable:
         As if the record had been replaced by a rename: pages and size of the old number stay those of the older
         version, until its last handle closes.
         """
-        older = replace(
-            file,
-            parent=None,
-            stored=False,
-            origin=None,
-            superseded=True,
-            missed_at=-math.inf,
-            inherits=[],
-            move=None,
-            unanswered=frozenset(),
-            sending=None,
-            _uploading=None,
-            _remote=None,
-        )
+        older = file.older()
         self._by_number[older.number] = older
         file.number = self._take_number()
         self._by_number[file.number] = file

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
 
 from kvsfs.core import names
 from kvsfs.core.attributes import KeptAttributes
+from kvsfs.core.files import NEVER
 from kvsfs.core.handles import FolderHandle
 from kvsfs.core.inodes import File, Folder, InodeTable, ListingPass
 from kvsfs.core.local_only import LocalOnly
@@ -51,6 +52,8 @@ class _Seen:
 
     listing: ListingPass
     requested_at: float
+    is_first: bool = False
+    """Whether no page that was asked for later can have told of these keys: the current pass goes on."""
     new: list[File | Folder] = field(default_factory=list)
     """What was not known before."""
 
@@ -171,10 +174,7 @@ class Lister:
                 )
                 handle.finish(folder)
                 return
-        has_name = self._covers_extended if self.with_extensions else self._covers
-        handle.take_arrivals(
-            lambda inode: isinstance(inode, Folder) or has_name(listing, folder, inode.component)
-        )
+        handle.take_arrivals(self._has_name(folder, listing))
         if listing.complete:
             handle.finish(folder)
 
@@ -200,6 +200,21 @@ class Lister:
         # `.` sorts behind `!`: past NAME.EXT is past the folder NAME, too.
         reach = names.past_folder(names.encode_local(folder.path + component + b"."))
         return listing.complete or (listing.cursor is not None and reach <= listing.cursor)
+
+    def _has_name(self, folder: Folder, listing: ListingPass) -> Callable[[File | Folder], bool]:
+        """Give what tells whether the pass went past all that decides what an inode is shown as."""
+        cursor, prefix = listing.cursor or "", folder.prefix
+        past = cursor[len(prefix) :].encode() if cursor.startswith(prefix) else b""
+        covers = self._covers_extended if self.with_extensions else self._covers
+
+        def has_name(inode: File | Folder) -> bool:
+            if isinstance(inode, Folder) or listing.complete:
+                return True
+            if inode.is_plain and inode.component < past and not past.startswith(inode.component):
+                return True  # all that begins with its name sorts before the cursor
+            return covers(listing, folder, inode.component)
+
+        return has_name
 
     async def _learn(self, folder: Folder, listing: ListingPass, component: bytes) -> None:
         if listing.pages == 0:
@@ -240,14 +255,16 @@ class Lister:
             if listing.ahead is None or listing.ahead.prefix != prefix:
                 listing.ahead = self._pages.below(prefix)
             fetched = await listing.ahead.after(listing.cursor)
-            seen, page = _Seen(listing, fetched.requested_at), fetched.page
+            seen, page = (
+                _Seen(listing, fetched.requested_at, is_first=folder.listing is listing),
+                fetched.page,
+            )
             if folder.prefix != prefix:  # renamed meanwhile: this pass is of no use any more
                 listing.complete = True
                 return
             listing.took += trio.current_time() - begun
             arrived = len(listing.arrivals)
-            for entry in page.items:
-                self._see(folder, entry, seen)
+            self._see_all(folder, page.items, seen)
             listing.barren = listing.barren + 1 if len(listing.arrivals) == arrived else 0
             self._attributes.restore(seen.new)
             listing.pages += 1
@@ -259,6 +276,16 @@ class Lister:
                 listing.asked.append((LAST_KEY, seen.requested_at))
                 listing.complete = folder.listed_once = True
                 self._sweep(folder, listing)
+
+    def _see_all(self, folder: Folder, entries: Sequence[KeyEntry], seen: _Seen) -> None:
+        components = names.plain_components([e.key for e in entries], folder.prefix) if entries else None
+        if components is None:
+            for entry in entries:
+                self._see(folder, entry, seen)
+            return
+        for component, entry in zip(components, entries, strict=True):
+            if not self._is_hidden(entry.key):
+                self._see_file(folder, component, entry, seen)
 
     def _see(self, folder: Folder, entry: KeyEntry, seen: _Seen) -> None:
         if self._is_hidden(entry.key):
@@ -281,7 +308,7 @@ class Lister:
     def _see_folder(self, parent: Folder, component: bytes, key: RecordKey, seen: _Seen) -> Folder | None:
         folder = parent.folders.get(component)
         if folder is None:
-            if parent.removals.get(component + b"/", -math.inf) >= seen.requested_at:
+            if parent.removals.get(component + b"/", NEVER) >= seen.requested_at:
                 return None
             if _is_outdated(parent, key, seen):
                 return None
@@ -298,7 +325,7 @@ class Lister:
     def _see_file(self, parent: Folder, component: bytes, entry: KeyEntry, seen: _Seen) -> None:
         file = parent.files.get(component)
         if file is None:
-            if parent.removals.get(component, -math.inf) >= seen.requested_at:
+            if parent.removals and parent.removals.get(component, NEVER) >= seen.requested_at:
                 return
             if _is_outdated(parent, entry.key, seen):
                 return
@@ -311,7 +338,7 @@ class Lister:
                 True  # somebody else's, under a name that is ours too: to be replaced, or removed with it
             )
         elif file.changed_at < seen.requested_at:
-            file.stored, file.missed_at = True, -math.inf
+            file.stored, file.missed_at = True, NEVER
             if file.listed_size != entry.size:
                 file.listed_size = entry.size
                 self._versions.outdated(file, None)
@@ -364,6 +391,8 @@ def _arrive(child: File | Folder, seen: _Seen) -> None:
 
 def _is_outdated(folder: Folder, key: RecordKey, seen: _Seen) -> bool:
     """Tell whether a page that was asked for later has told already that an unknown key is not there."""
+    if seen.is_first:
+        return False
     return folder.listing is not None and folder.listing.asked_about(key) > seen.requested_at
 
 

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Sequence
 from typing import NoReturn
 
 from kvsfs.errors import FileError, ProtocolViolation
@@ -37,6 +38,7 @@ MAX_KEY_LENGTH = 256
 """Characters of a key, which are bytes (the API's limit)."""
 
 _KEY = re.compile(rf"[a-zA-Z0-9!\-_.'()]{{1,{MAX_KEY_LENGTH}}}")
+_PLAIN = re.compile(r"(?:\n[a-zA-Z0-9\-_.'()]+)+")
 _FOREIGN = re.compile(rb"[^a-zA-Z0-9!\-_.'()]")
 _HEX_PAIRS = {b"%02X" % code: code for code in range(1, 256) if _FOREIGN.fullmatch(bytes([code]))}
 """S: the pairs that stand for a byte. NUL is in no file name, so `!00` stays three literal characters."""
@@ -94,6 +96,22 @@ def decode(key: RecordKey) -> bytes:
         raise ProtocolViolation(f"the store lists a key that is not one: {key!r}")
     raw = key.encode("ascii")
     return _SEQUENCE.sub(_decode_sequence, raw) if b"!" in raw else raw
+
+
+def plain_components(keys: Sequence[str], prefix: str) -> list[bytes] | None:
+    """Return the components of keys that stand as they are for names in the folder with a prefix.
+
+    None when one of them does not: then each is for `decode`. All at once this takes a tenth of the time.
+    """
+    text = "\n" + "\n".join(keys)
+    if prefix:
+        if text.count("\n" + prefix) != len(keys):
+            return None
+        text = text.replace("\n" + prefix, "\n")
+    if not _PLAIN.fullmatch(text) or max(map(len, keys)) > MAX_KEY_LENGTH:
+        return None
+    components = text.encode("ascii").split(b"\n")[1:]
+    return components if len(components) == len(keys) else None
 
 
 def display(component: bytes) -> bytes:

@@ -187,6 +187,8 @@ class PagesAhead:
     async def _fetch(self, request: _Request) -> None:
         requested_at = trio.current_time()
         try:
+            if self._complete:  # the last page came before this one was asked for
+                return
             page = await self._list_page(request.start)
             if _ascends(page):
                 request.fetched = FetchedPage(page, requested_at)

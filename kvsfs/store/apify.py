@@ -26,12 +26,12 @@ from kvsfs.store.paging import KeyIterator
 from kvsfs.store.parsing import (
     parse_encoding,
     parse_head,
-    parse_key_page,
     parse_run_id,
     parse_store,
     parse_store_list,
     parse_username,
     parse_validator,
+    read_key_page,
 )
 from kvsfs.store.protocol import RecordBody, RecordStream
 from kvsfs.store.reading import ApifyRecordStream, condition, range_header
@@ -225,7 +225,7 @@ class ApifyStore:
             "signature": self._signature,
         }
         call = replace(self._store_call("list_keys", "GET"), path=f"{self._path}/keys", query=query)
-        return parse_key_page(await self._api.fetch_json(call))
+        return await self._api.fetch(call, read_key_page)
 
     def iter_keys(
         self, *, prefix: str | None = None, collection: str | None = None, page_size: int | None = None

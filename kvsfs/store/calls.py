@@ -133,10 +133,14 @@ class ApiClient:
 
     async def fetch_json(self, call: Call) -> object:
         """Send and read the answer's JSON."""
+        return await self.fetch(call, parse_json)
 
-        async def attempt() -> object:
+    async def fetch(self, call: Call, parse: Callable[[bytes], T]) -> T:
+        """Send and read the answer's body; what `parse` raises is not tried again."""
+
+        async def attempt() -> T:
             async with aclosing(await self._open(call)) as answer:
-                return parse_json(await self._read(call, answer, LARGEST_ANSWER))
+                return parse(await self._read(call, answer, LARGEST_ANSWER))
 
         return await self._retrying(call, attempt)
 

@@ -162,7 +162,7 @@ class LayoutStore:
             following = max([following, *(p + PAST for p in taken if following.startswith(p))])
         return KeyPage(
             items=tuple(
-                replace(entry, key=RecordKey(shelf.prefix + entry.key))
+                entry.renamed(RecordKey(shelf.prefix + entry.key))
                 for entry in page.items
                 if self._layout.home(entry.key) is shelf and _fits(shelf, entry.key)
             ),

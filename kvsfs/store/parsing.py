@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
+import msgspec
+
 from kvsfs.errors import ProtocolViolation
 from kvsfs.types import (
+    LARGEST_SIZE,
     ContentEncoding,
     GeneralAccess,
     KeyEntry,
@@ -27,8 +30,6 @@ from kvsfs.types import (
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
-LARGEST_SIZE = 2**63 - 1
-"""Bytes: what the kernel's file offsets can count (off_t). No record is larger, and no honest number."""
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
@@ -76,6 +77,31 @@ def parse_run_id(answer: object) -> str:
 def parse_username(answer: object) -> str:
     """Read the name out of `{"data": User}`."""
     return _text(_envelope(answer), "username")
+
+
+class _KeyList(msgspec.Struct, gc=False):
+    items: tuple[KeyEntry, ...]
+    isTruncated: bool  # noqa: N815 - the API's name
+    nextExclusiveStartKey: str | None = None  # noqa: N815
+
+
+class _KeyListAnswer(msgspec.Struct, gc=False):
+    data: _KeyList
+
+
+_KEY_LIST = msgspec.json.Decoder(_KeyListAnswer)
+
+
+def read_key_page(body: bytes) -> KeyPage:
+    """Read `{"data": ListOfKeys}` straight from its bytes: a fifth of the time that `parse_key_page` takes.
+
+    Whatever is not exactly as specified is for that one to accept or to refuse.
+    """
+    try:
+        page = _KEY_LIST.decode(body).data
+    except (msgspec.MsgspecError, RecursionError):
+        return parse_key_page(parse_json(body))
+    return KeyPage(page.items, page.isTruncated, page.nextExclusiveStartKey or None)
 
 
 def parse_key_page(answer: object) -> KeyPage:

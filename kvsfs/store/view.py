@@ -170,7 +170,7 @@ class ViewStore:
         return RecordKey(self._prefix + key)
 
     def _shown(self, entry: KeyEntry) -> KeyEntry:
-        return replace(entry, key=self._name(entry.key))
+        return entry.renamed(self._name(entry.key))
 
     def _name(self, key: RecordKey) -> RecordKey:
         return RecordKey(key[len(self._prefix) :])

@@ -429,3 +429,25 @@ def test_a_record_beside_a_folder_is_marked_and_any_other_is_not() -> None:
         (b"!2E", b"d"): ".!2Fd",
         (b"!2E!2F",): ".",
     }
+
+
+@given(st.lists(st.one_of(keys, st.text("ab.-\n!", max_size=300)), min_size=1, max_size=5), paths)
+def test_the_components_of_many_keys_are_those_that_each_of_them_decodes_to(
+    many: list[str], path: bytes
+) -> None:
+    folder = path[: path.rfind(b"/") + 1]
+    try:
+        prefix = names.encode_prefix(folder)
+    except FileError:
+        return
+    listed = [prefix + key for key in many]
+    found = names.plain_components(listed, prefix)
+    if found is not None:
+        assert [folder + component for component in found] == [names.decode(RecordKey(key)) for key in listed]
+
+
+def test_a_page_of_plain_keys_is_told_as_such() -> None:
+    assert names.plain_components(["a", "b.c", "(1)"], "") == [b"a", b"b.c", b"(1)"]
+    assert names.plain_components(["d!2Fa", "d!2F.."], "d!2F") == [b"a", b".."]
+    for others in (["a", ""], ["a!20"], ["e!2Fa"], ["d!2F"], ["a\nb"], ["d!2F" + 253 * "a"], ["é"]):
+        assert names.plain_components(["d!2Fa", *others], "d!2F") is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kvsfs.errors import ProtocolViolation, StoreNotFound
 from kvsfs.store import faults, parsing
-from kvsfs.types import KeyEntry, RecordHead, StoreStats
+from kvsfs.types import LARGEST_SIZE, KeyEntry, RecordHead, RecordKey, StoreStats
 
 STORE = {
     "id": "WkzbQMuFYuamGv3YF",
@@ -164,7 +164,7 @@ def test_any_headers_are_a_head_that_a_file_can_have(headers: dict[str, str]) ->
         head = parsing.parse_head(headers)
     except ProtocolViolation:
         return
-    assert head.length is None or 0 <= head.length <= parsing.LARGEST_SIZE
+    assert head.length is None or 0 <= head.length <= LARGEST_SIZE
     for sent_back in (head.content_type, head.etag or "", head.last_modified or ""):
         assert sent_back.isascii()
         assert sent_back.isprintable()
@@ -176,7 +176,7 @@ def test_any_content_range_is_a_part_that_can_be(value: str) -> None:
         start, stop, whole = parsing.parse_content_range({"content-range": value})
     except ProtocolViolation:
         return
-    assert 0 <= start < stop <= (stop if whole is None else whole) <= parsing.LARGEST_SIZE
+    assert 0 <= start < stop <= (stop if whole is None else whole) <= LARGEST_SIZE
 
 
 @given(ITEMS, json_values, json_values)
@@ -188,7 +188,7 @@ def test_any_page_has_keys_and_sizes_that_can_be_used(items: object, cursor: obj
         return
     for entry in page.items:
         assert entry.key.encode()
-        assert 0 <= entry.size <= parsing.LARGEST_SIZE
+        assert 0 <= entry.size <= LARGEST_SIZE
     assert page.next_exclusive_start_key is None or page.next_exclusive_start_key.encode()
 
 
@@ -211,3 +211,35 @@ def test_half_a_character_is_no_key_and_no_cursor(half: str) -> None:
         parsing.parse_key_page(parsing.parse_json(items.encode()))
     page = f'{{"data": {{"items": [], "isTruncated": true, "nextExclusiveStartKey": {half}}}}}'
     assert parsing.parse_key_page(parsing.parse_json(page.encode())).next_exclusive_start_key is None
+
+
+@given(ITEMS, json_values, json_values)
+def test_a_page_read_from_its_bytes_is_the_page_or_the_refusal_that_its_json_gives(
+    items: object, cursor: object, last: object
+) -> None:
+    answer = {"data": {"items": items, "nextExclusiveStartKey": cursor, "isTruncated": last}}
+    try:
+        expected = parsing.parse_key_page(answer)
+    except ProtocolViolation:
+        with pytest.raises(ProtocolViolation):
+            parsing.read_key_page(json.dumps(answer).encode())
+        return
+    assert parsing.read_key_page(json.dumps(answer).encode()) == expected
+
+
+def test_a_page_read_from_its_bytes_has_all_that_it_tells_and_shows_no_signature() -> None:
+    url = "https://api/records/a?signature=s3cr3t"
+    item = {"key": "a", "size": 3, "recordPublicUrl": url, "new": [1]}
+    data = {"items": [item], "count": 1, "limit": 1000, "isTruncated": True, "nextExclusiveStartKey": "a"}
+    page = parsing.read_key_page(json.dumps({"data": data}).encode())
+    assert page.items == (KeyEntry(RecordKey("a"), 3, url),)
+    assert (page.is_truncated, page.next_exclusive_start_key) == (True, "a")
+    assert "s3cr3t" not in repr(page)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b'{"data": {"items": [{"key": "a", "size": 1}]', b"[" * 100_000]
+)
+def test_what_is_no_page_is_a_protocol_violation(body: bytes) -> None:
+    with pytest.raises(ProtocolViolation):
+        parsing.read_key_page(body)
