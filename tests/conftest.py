@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 
 import pytest
+
+from tests.support.buckets import S3, running_s3
 
 REQUIRE_FUSE = "KVSFS_REQUIRE_FUSE"
 _left_out = pytest.StashKey[int]()
@@ -14,6 +17,14 @@ _missing = pytest.StashKey[str]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked long too")
+
+    parser.addoption("--bucket", action="store_true", help="the server of the mounts keeps its records in S3")
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    with running_s3() as running:
+        yield running
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from kvsfs.cli.printing import Line
 from kvsfs.config import local_data_folder, parse_duration, parse_size
 from kvsfs.errors import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from kvsfs.server.storages import Place
 
 T = TypeVar("T")
 
@@ -23,6 +27,19 @@ def serve(
     data: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="Where records are kept.", show_default="~/.local/share/kvsfs"),
+    ] = None,
+    records: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Keep everything in an object store instead: s3://BUCKET/PREFIX, gs://, az://; file:///DIR is --data.",
+        ),
+    ] = None,
+    records_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="An option of the object store, as in region=eu-west-1. Repeatable."
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -47,6 +64,13 @@ def serve(
     check: Annotated[
         bool, typer.Option("--check", help="Do not serve: verify that every record is there and whole.")
     ] = False,
+    copy_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Do not serve: copy everything to s3://BUCKET/PREFIX or file:///DIR; begun again, it goes on.",
+        ),
+    ] = None,
     latency: Annotated[str, typer.Option(metavar="TIME", help="Delay every answer, as in 20ms.")] = "0",
     request_log: Annotated[
         str | None, typer.Option(metavar="FILE", help="Append a JSON line for each request.")
@@ -80,11 +104,17 @@ def serve(
     ] = None,
 ) -> None:
     """Run an Apify-compatible key-value store on this machine."""
-    folder = data or local_data_folder()
-    if check:
-        _check(folder)
-        return
     # Here, not above: the other commands shall not wait for a server's imports.
+    from kvsfs.server.storages import Place
+
+    options = dict(_option(text) for text in records_option or ())
+    place = Place.at(data or local_data_folder(), records, options)
+    if check:
+        _check(place)
+        return
+    if copy_to is not None:
+        _copy(place, Place.at("", copy_to, options))
+        return
     from kvsfs.server.run import Options, run
     from kvsfs.server.testing.layers import Switches
     from kvsfs.server.testing.rates import Rates
@@ -102,8 +132,8 @@ def serve(
             ExitCode.USAGE,
             "--rate-limit, --page-limit, --no-validators and --redirect-above are for tests: add --testing",
         )
-    options = Options(
-        folder=folder,
+    served = Options(
+        place=place,
         host=host,
         port=port,
         tokens=[*(token or []), *_tokens_from_environment()],
@@ -115,21 +145,42 @@ def serve(
         exit_with_parent=exit_with_parent,
         testing=switches if testing else None,
     )
-    run(options, lambda url: print(f"kvsfs serve: listening on {url}", flush=True))
+    run(served, lambda url: print(f"kvsfs serve: listening on {url}", flush=True))
 
 
-def _check(folder: str) -> None:
-    from kvsfs.server.checking import check
+def _check(place: Place) -> None:
+    from kvsfs.server.storages import check
 
     # Flushed: in a pipe the lines shall stand before the error, which goes to stderr.
-    checked = check(folder, lambda fault: print(fault, flush=True))
+    checked = check(place, lambda fault: print(fault, flush=True))
     print(
         f"{checked.records} records, {checked.damaged} faults, {checked.orphans} orphans removed", flush=True
     )
     if checked.damaged:
         raise CommandError(
-            ExitCode.DATA_DAMAGED, f"{folder} is damaged: write the records named above again, or restore it"
+            ExitCode.DATA_DAMAGED, f"{place} is damaged: write the records named above again, or restore it"
         )
+
+
+def _copy(source: Place, target: Place) -> None:
+    from kvsfs.control.text import size
+    from kvsfs.server.storages import copy
+
+    with Line() as line:
+        moved = copy(
+            source, target, lambda done: line.show(f"{done.records} records copied, {size(done.bytes)}")
+        )
+    print(
+        f"{moved.stores} stores, {moved.records} records copied and read back ({size(moved.bytes)}),"
+        f" {moved.kept} there already"
+    )
+
+
+def _option(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise CommandError(ExitCode.USAGE, f"--records-option {key}: say KEY=VALUE")
+    return key, value
 
 
 def _tokens_from_environment() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,11 @@ from starlette.responses import JSONResponse, Response
 
 from kvsfs.signatures import sign_record, sign_storage
 from kvsfs.types import StoreInfo
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = "1"
+"""With a 503. An object store that asks for fewer requests wants seconds; clients go on to back off by themselves."""
 
 
 class ApiError(Exception):
@@ -71,6 +77,13 @@ async def on_http_error(_request: Request, error: Exception) -> Response:
         message = f"This API end-point can only be accessed using the following HTTP methods: {methods}"
         return error_response(405, "method-not-allowed", message, error.headers)
     return error_response(404, "page-not-found", "We have bad news: there is no API end-point at this URL.")
+
+
+async def on_unavailable(_request: Request, error: Exception) -> Response:
+    """Answer when the storage cannot: clients shall ask again."""
+    logger.warning("the storage cannot answer: %s", error)
+    message = "The storage cannot answer now. Try again."
+    return error_response(503, "internal-server-error", message, {"Retry-After": RETRY_AFTER_SECONDS})
 
 
 async def on_failure(_request: Request, _error: Exception) -> Response:

@@ -14,7 +14,7 @@ from kvsfs.server import answers
 from kvsfs.server.access import Gate
 from kvsfs.server.actors import Runs, Users
 from kvsfs.server.records import MAX_RECORD_BYTES, Elsewhere, Records
-from kvsfs.server.storage import Storage
+from kvsfs.server.storage import Storage, StorageUnavailable
 from kvsfs.server.stores import MAX_PAGE, Stores
 from kvsfs.server.users import Tokens
 
@@ -51,6 +51,7 @@ def build(
         exception_handlers={
             answers.ApiError: answers.on_api_error,
             HTTPException: answers.on_http_error,
+            StorageUnavailable: answers.on_unavailable,
             Exception: answers.on_failure,
         },
     )

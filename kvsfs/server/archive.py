@@ -18,7 +18,8 @@ import zipstream  # type: ignore[import-untyped] # ships no types
 
 from kvsfs.server.database import connect
 from kvsfs.server.encodings import decoded_here
-from kvsfs.server.index import RECORD_COLUMNS, record_of, selected, small_value
+from kvsfs.server.index import small_value
+from kvsfs.server.rows import RECORD_COLUMNS, record_of, selected
 from kvsfs.server.storage import KeySelection, RecordEntry
 from kvsfs.server.values import SmallValue, Value, Values, is_small
 
@@ -34,8 +35,9 @@ PAGE_ROWS = 1000
 class Archive:
     """An archive being made. Any thread may call it, one after the other."""
 
-    def __init__(self, index_path: str, values: Values, store_id: str, selection: KeySelection) -> None:
-        self._pieces = _gathered(_zipped(_opened(index_path, values, store_id, selection)))
+    def __init__(self, records: Iterable[tuple[RecordEntry, Value]]) -> None:
+        """Each value is read to its end before the next one is asked for."""
+        self._pieces = _gathered(_zipped(records))
         # `close` may be called while another thread is still at work: a generator cannot be closed then.
         self._lock = threading.Lock()
 
@@ -77,7 +79,7 @@ def _zipped(records: Iterable[tuple[RecordEntry, Value]]) -> Iterator[bytes]:
     yield from archive.finalize()
 
 
-def _opened(
+def stored_records(
     index_path: str, values: Values, store_id: str, selection: KeySelection
 ) -> Iterator[tuple[RecordEntry, Value]]:
     """Open record after record, page after page: a transaction held all the way would keep the log growing."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from kvsfs.errors import CommandError, ExitCode
 from kvsfs.server.archive import open_value
 from kvsfs.server.database import connect
-from kvsfs.server.index import RECORD_COLUMNS, record_of
 from kvsfs.server.local import INDEX_NAME, VALUES_NAME, open_storage
+from kvsfs.server.rows import RECORD_COLUMNS, record_of
 from kvsfs.server.storage import RecordEntry, described_by
 from kvsfs.server.values import Values, etag_of
 

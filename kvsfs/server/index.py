@@ -12,22 +12,16 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
 
 from kvsfs.server import runs
 from kvsfs.server.database import Writer, connect
-from kvsfs.server.moments import from_ms, now_ms, to_ms
+from kvsfs.server.moments import now_ms, to_ms
+from kvsfs.server.rows import RECORD_COLUMNS, STORE_COLUMNS, record_of, selected, store_of
 from kvsfs.server.storage import KeySelection, NameTaken, RecordEntry, Run, RunFilter, StoreField, StoreGone
-from kvsfs.server.users import ALPHANUMERIC, ID_LENGTH, user_id
+from kvsfs.server.users import ALPHANUMERIC, ID_LENGTH
 from kvsfs.server.values import is_small
 from kvsfs.signatures import new_signing_key
-from kvsfs.types import StoreInfo, StoreStats
-
-STORE_COLUMNS = (
-    "id, username, name, title, general_access, signing_key, schema, created_at, modified_at, accessed_at,"
-    " read_count, write_count, delete_count, list_count, storage_bytes, actor_id, run_id"
-)
-RECORD_COLUMNS = "key, size, content_type, content_encoding, etag, modified_at, file"
+from kvsfs.types import StoreInfo
 
 
 @dataclass(slots=True)
@@ -82,7 +76,7 @@ class Index:
             f"SELECT count(*) FROM stores WHERE {where}",  # noqa: S608 - as above
             (username,),
         ).fetchone()
-        return [_store(row) for row in rows], total
+        return [store_of(row) for row in rows], total
 
     def keys(
         self, store_id: str, *, after: str | None, selection: KeySelection, limit: int
@@ -93,6 +87,15 @@ class Index:
             f"SELECT key, size FROM records WHERE {where} ORDER BY key LIMIT ?",  # noqa: S608 - only constants
             (*values, limit),
         ).fetchall()
+
+    def all_stores(self) -> list[StoreInfo]:
+        """Give the stores of all users, the oldest first."""
+        rows = self._reader.execute(f"SELECT {STORE_COLUMNS} FROM stores ORDER BY created_at, id")  # noqa: S608
+        return [store_of(row) for row in rows]
+
+    def all_runs(self) -> list[Run]:
+        """Give all runs, the oldest first."""
+        return runs.everything(self._reader)
 
     def run(self, run_id: str) -> Run | None:
         """Give a run by its ID."""
@@ -185,6 +188,45 @@ class Index:
 
         return self._writer.submit(work)
 
+    def adopt_store(self, store: StoreInfo) -> Future[None]:
+        """Enter a store as it is described, without its counters, unless it is there. Raises NameTaken."""
+        described = {
+            "id": store.id,
+            "username": store.username,
+            "name": store.name,
+            "title": store.title,
+            "general_access": store.general_access,
+            "signing_key": store.url_signing_secret_key,
+            "schema": json.dumps(store.schema) if store.schema else None,
+            "created_at": to_ms(store.created_at),
+            "modified_at": to_ms(store.modified_at),
+            "accessed_at": to_ms(store.accessed_at),
+            "actor_id": store.actor_id,
+            "run_id": store.run_id,
+        }
+        columns = ", ".join(described)
+
+        def work(connection: sqlite3.Connection) -> None:
+            try:
+                connection.execute(
+                    f"INSERT INTO stores ({columns}) VALUES ({', '.join('?' * len(described))})"  # noqa: S608
+                    f" ON CONFLICT (id) DO NOTHING",
+                    tuple(described.values()),
+                )
+            except sqlite3.IntegrityError as error:
+                raise NameTaken from error
+
+        return self._writer.submit(work)
+
+    def adopt_run(self, run: Run) -> Future[None]:
+        """Enter a run of a store that is there, unless it is known."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            if runs.by_id(connection, run.id) is None:
+                runs.insert(connection, run)
+
+        return self._writer.submit(work)
+
     def create_run(self, run: Run) -> Future[None]:
         """Make a run and its store, both or neither."""
         started_at = to_ms(run.started_at)
@@ -267,22 +309,6 @@ class Index:
         return self._writer.submit(work)
 
 
-def selected(store_id: str, selection: KeySelection, after: str | None) -> tuple[str, list[str]]:
-    """Write a condition on records, with its values: what is selected, after a key."""
-    conditions, values = ["store_id = ?"], [store_id]
-    if after is not None:
-        conditions.append("key > ?")
-        values.append(after)
-    if selection.only is not None:
-        conditions.append("key = ?")
-        values.append(selection.only)
-    if selection.prefix:
-        # The highest code point ends every UTF-8 string that has the prefix.
-        conditions += ["key >= ?", "key < ?"]
-        values += [selection.prefix, selection.prefix + "\U0010ffff"]
-    return " AND ".join(conditions), values
-
-
 def _insert_store(
     connection: sqlite3.Connection,
     store_id: str,
@@ -346,29 +372,4 @@ def _set_field(connection: sqlite3.Connection, store_id: str, field: StoreField,
 def _one_store(connection: sqlite3.Connection, where: str, values: tuple[str, ...]) -> StoreInfo | None:
     query = f"SELECT {STORE_COLUMNS} FROM stores WHERE {where}"  # noqa: S608 - `where` is a constant of ours
     row = connection.execute(query, values).fetchone()
-    return None if row is None else _store(row)
-
-
-def _store(row: tuple[Any, ...]) -> StoreInfo:
-    return StoreInfo(
-        id=row[0],
-        user_id=user_id(row[1]),
-        username=row[1],
-        name=row[2],
-        title=row[3],
-        general_access=row[4],
-        url_signing_secret_key=row[5],
-        schema=None if row[6] is None else json.loads(row[6]),
-        created_at=from_ms(row[7]),
-        modified_at=from_ms(row[8]),
-        accessed_at=from_ms(row[9]),
-        stats=StoreStats(*row[10:15]),
-        actor_id=row[15],
-        run_id=row[16],
-    )
-
-
-def record_of(row: tuple[Any, ...]) -> tuple[RecordEntry, str]:
-    """Read a row of RECORD_COLUMNS: the record, and the name of its file."""
-    key, size, content_type, content_encoding, etag, modified_at, file = row
-    return RecordEntry(key, size, content_type, content_encoding, etag, from_ms(modified_at)), file
+    return None if row is None else store_of(row)

@@ -23,7 +23,7 @@ from typing import TypeVar, TypeVarTuple, Unpack
 
 from kvsfs.errors import CommandError, ExitCode
 from kvsfs.server import database
-from kvsfs.server.archive import Archive
+from kvsfs.server.archive import Archive, stored_records
 from kvsfs.server.durable import fsync_folder, make_folder
 from kvsfs.server.index import Index, Touches, new_id
 from kvsfs.server.moments import from_ms, now_ms
@@ -167,14 +167,14 @@ class LocalStorage:
     async def archive(self, store_id: str, selection: KeySelection) -> AsyncGenerator[bytes, None]:
         """Yield a ZIP archive, made in threads. It counts as one listing."""
         self._touch(store_id).lists += 1
-        archive = Archive(self._index.path, self._values, store_id, selection)
+        archive = Archive(stored_records(self._index.path, self._values, store_id, selection))
         try:
             while piece := await self._in_thread(archive.next_piece):
                 yield piece
         finally:
             self._let_go(archive.close)
 
-    async def open_record(self, store_id: str, key: str) -> RecordReader | None:
+    async def open_record(self, store_id: str, key: str, *, whole: bool = True) -> RecordReader | None:  # noqa: ARG002 - it lies here
         """Open a record."""
         for _ in range(REOPEN_LIMIT):
             found = self._index.record_and_value(store_id, key)
@@ -245,6 +245,24 @@ class LocalStorage:
         if file is not None:
             await self._in_thread(self._values.remove, file)
 
+    async def all_stores(self) -> AsyncIterator[StoreInfo]:
+        """Yield every store, of every user."""
+        for store in self._index.all_stores():
+            yield store
+
+    async def all_runs(self) -> AsyncIterator[Run]:
+        """Yield every run, the oldest first."""
+        for run in self._index.all_runs():
+            yield run
+
+    async def adopt_store(self, store: StoreInfo) -> None:
+        """Enter a store as it is described, unless it is there. Raises NameTaken."""
+        await asyncio.wrap_future(self._index.adopt_store(store))
+
+    async def adopt_run(self, run: Run) -> None:
+        """Enter a run."""
+        await asyncio.wrap_future(self._index.adopt_run(run))
+
     async def close(self) -> None:
         """Finish what is under way, count the last reads, close the index."""
         self._flush_touches()
@@ -314,7 +332,7 @@ class LocalStorage:
             self._index.add_touches(self._touches)
             self._touches = {}
 
-    def counted(self, store: StoreInfo) -> StoreInfo:
+    async def counted(self, store: StoreInfo) -> StoreInfo:
         """Give a store with the reads that are not in the index yet."""
         touches = self._touches.get(store.id)
         if touches is None:

@@ -26,7 +26,7 @@ from kvsfs.server.conditions import (
 from kvsfs.server.encodings import UndecodableValue, accepts, decoded
 from kvsfs.server.parameters import flag
 from kvsfs.server.schemas import Collection, RecordRefused, collections_of
-from kvsfs.server.storage import RecordEntry, RecordReader, Storage, StoreGone
+from kvsfs.server.storage import RecordEntry, RecordReader, Storage, StorageUnavailable, StoreGone
 from kvsfs.types import ContentEncoding
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,8 @@ class Records:
         """Answer keyValueStore_record_get."""
         key = _key(request)
         grant = await self._gate.reading(request, opens_record(key))
-        reader = await self._storage.open_record(grant.store.id, key)
+        in_part = "range" in request.headers or "if-none-match" in request.headers
+        reader = await self._storage.open_record(grant.store.id, key, whole=not in_part)
         if reader is None:
             raise record_not_found()
         if self._elsewhere is not None and Representation(request, reader.entry).as_stored:
@@ -264,9 +265,9 @@ class _RecordStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
-        except UndecodableValue as error:
+        except (UndecodableValue, StorageUnavailable) as error:
             # The headers are out: that the connection is cut before the end is what tells the client.
-            logger.warning("a record stored as %s: %s", self._reader.entry.content_encoding, error)
+            logger.warning("a record broke off: %s", error)
         finally:
             self._reader.close()
 

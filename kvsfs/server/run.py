@@ -20,9 +20,9 @@ from kvsfs.errors import CommandError, ExitCode
 from kvsfs.server import app
 from kvsfs.server.access import Gate
 from kvsfs.server.connection import Limits, limited
-from kvsfs.server.local import LocalStorage, open_storage
 from kvsfs.server.observing import Observed, Sink, access_log, request_log
 from kvsfs.server.records import MAX_RECORD_BYTES
+from kvsfs.server.storages import Place, ServedStorage, open_storage
 from kvsfs.server.stores import MAX_PAGE
 from kvsfs.server.testing.layers import Switches, layered
 from kvsfs.server.testing.objects import Objects
@@ -53,7 +53,7 @@ BACKLOG = 128
 class Options:
     """What `kvsfs serve` was asked for."""
 
-    folder: str
+    place: Place
     host: str
     port: int
     tokens: Sequence[str] = ()
@@ -82,7 +82,7 @@ def run(options: Options, on_ready: Callable[[str], None]) -> None:
         listeners = [listener]
         if options.testing is not None and options.testing.redirect_above is not None:
             listeners.append(stack.enter_context(_listen(options.host, 0, anyone=not tokens)))
-        storage = open_storage(options.folder)
+        storage = open_storage(options.place)
         application = _application(options, tokens, storage, sinks, listeners)
 
         def answering() -> None:
@@ -101,7 +101,7 @@ def run(options: Options, on_ready: Callable[[str], None]) -> None:
 def _application(
     options: Options,
     tokens: Tokens,
-    storage: LocalStorage,
+    storage: ServedStorage,
     sinks: Sequence[Sink],
     listeners: Sequence[socket.socket],
 ) -> ASGIApp:
@@ -142,7 +142,7 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        storage: LocalStorage,
+        storage: ServedStorage,
         on_ready: Callable[[], None],
         manager: ServiceManager,
     ) -> None:

@@ -34,6 +34,11 @@ def by_id(connection: sqlite3.Connection, run_id: str) -> Run | None:
     return None if row is None else _run(row)
 
 
+def everything(connection: sqlite3.Connection) -> list[Run]:
+    """Give all runs, the oldest first."""
+    return [_run(row) for row in connection.execute(f"SELECT {COLUMNS} FROM runs ORDER BY number")]  # noqa: S608
+
+
 def last(connection: sqlite3.Connection, wanted: RunFilter) -> Run | None:
     """Give the last of the runs wanted: a walk back along the Actor's or the task's."""
     conditions = {

@@ -74,6 +74,10 @@ class StoreGone(Exception):
     """The store was deleted while it was being written to."""
 
 
+class StorageUnavailable(Exception):
+    """The storage cannot answer now: asked again later, it may. The message says why."""
+
+
 class NameTaken(Exception):
     """The user has another store of that name."""
 
@@ -96,12 +100,12 @@ class RecordReader(Protocol):
 
 
 class Storage(Protocol):
-    """Stores and records."""
+    """Stores and records. Every coroutine may raise StorageUnavailable."""
 
     async def get_store(self, store_id: str) -> StoreInfo | None:
         """Describe a store by its ID."""
 
-    def counted(self, store: StoreInfo) -> StoreInfo:
+    async def counted(self, store: StoreInfo) -> StoreInfo:
         """Give a store with its counters as they are now: those of the other calls may lag by a second."""
 
     async def find_store(self, username: str, name: str) -> StoreInfo | None:
@@ -124,7 +128,7 @@ class Storage(Protocol):
     async def list_stores(
         self, username: str, *, offset: int, limit: int, desc: bool, unnamed: bool
     ) -> tuple[Sequence[StoreInfo], int]:
-        """Give a user's stores by creation time, and how many there are in all."""
+        """Give a user's stores by creation time, and how many there are in all. Their counters may lag."""
 
     async def create_run(
         self, username: str, *, actor_id: str, task_id: str | None, status: str, origin: str
@@ -148,8 +152,11 @@ class Storage(Protocol):
         Records written meanwhile may be in it or not; each that is, is whole.
         """
 
-    async def open_record(self, store_id: str, key: str) -> RecordReader | None:
-        """Open a record; the caller closes it. None when it is not there."""
+    async def open_record(self, store_id: str, key: str, *, whole: bool = True) -> RecordReader | None:
+        """Open a record; the caller closes it. None when it is not there.
+
+        `whole`: whether all of it is likely to be read, which saves a storage elsewhere a request.
+        """
 
     async def head_record(self, store_id: str, key: str) -> RecordEntry | None:
         """Describe a record; None when it is not there."""

@@ -25,7 +25,7 @@ from kvsfs.server.bodies import has_body, json_object
 from kvsfs.server.encodings import UndecodableValue
 from kvsfs.server.parameters import flag, integer, one_of
 from kvsfs.server.schemas import SchemaRefused, check_schema, collections_of
-from kvsfs.server.storage import KeySelection, NameTaken, Storage, StoreField
+from kvsfs.server.storage import KeySelection, NameTaken, Storage, StorageUnavailable, StoreField
 from kvsfs.types import GeneralAccess, StoreInfo
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Stores:
         ):  # nobody can share a store with a user here
             stores, total = (), 0
         page = {"total": total, "offset": offset, "limit": limit, "desc": desc, "count": len(stores)}
-        items = [store_json(request, self._storage.counted(store), writer=True) for store in stores]
+        items = [store_json(request, store, writer=True) for store in stores]
         return enveloped({**page, "unnamed": unnamed, "items": items})
 
     async def create(self, request: Request) -> Response:
@@ -80,13 +80,15 @@ class Stores:
         store, made = await self._storage.get_or_create_store(username, name, schema)
         headers = {"Location": store_url(request, store.id)} if made else None
         return enveloped(
-            store_json(request, self._storage.counted(store), writer=True), 201 if made else 200, headers
+            store_json(request, await self._storage.counted(store), writer=True),
+            201 if made else 200,
+            headers,
         )
 
     async def get(self, request: Request) -> Response:
         """Answer keyValueStore_get."""
         grant = await self._gate.reading(request)
-        return enveloped(store_json(request, self._storage.counted(grant.store), writer=grant.writer))
+        return enveloped(store_json(request, await self._storage.counted(grant.store), writer=grant.writer))
 
     async def update(self, request: Request) -> Response:
         """Answer keyValueStore_put."""
@@ -100,7 +102,7 @@ class Stores:
             raise ApiError(400, "name-not-unique", "Another key-value store has this name.") from None
         if changed is None:
             raise store_not_found()
-        return enveloped(store_json(request, self._storage.counted(changed), writer=True))
+        return enveloped(store_json(request, await self._storage.counted(changed), writer=True))
 
     async def delete(self, request: Request) -> Response:
         """Answer keyValueStore_delete."""
@@ -168,7 +170,7 @@ class ArchiveStream(StreamingResponse):
         """Send it."""
         try:
             await super().__call__(scope, receive, send)
-        except UndecodableValue as error:
+        except (UndecodableValue, StorageUnavailable) as error:
             # The headers are out: that the connection is cut before the end is what tells the client.
             logger.warning("an archive broke off: %s", error)
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.buckets import S3
 from tests.support.mounting import Mounted, Sandbox, mounted_store
 from tests.support.serving import RunningServer, running_server
 from tests.support.store_api import StoreApi
@@ -25,10 +26,18 @@ def token() -> str:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("server")
     tokens = [f"{TOKEN}=joe"]
-    with running_server(folder / "data", tokens=tokens, request_log=folder / "log") as running:
+    arguments: Sequence[str] = ()
+    if request.config.getoption("--bucket"):
+        s3: S3 = request.getfixturevalue("s3")
+        arguments = s3.arguments(s3.place())
+    with running_server(
+        folder / "data", tokens=tokens, request_log=folder / "log", arguments=arguments
+    ) as running:
         yield running
 
 

@@ -1,12 +1,13 @@
-"""One server for the API tests; each test gets a store of its own."""
+"""The servers for the API tests, over a folder and over a bucket; each test gets a store of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import httpx
 import pytest
 
+from tests.support.buckets import S3
 from tests.support.serving import RunningServer, running_server
 from tests.support.specification import check_answer
 
@@ -15,11 +16,19 @@ TOKENS = {"joe": "token-of-joe", "ann": "token-of-ann"}
 Client = Callable[..., httpx.Client]
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+@pytest.fixture(scope="session", params=["folder", "bucket"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
     tokens = [f"{token}={name}" for name, token in TOKENS.items()]
     folder = tmp_path_factory.mktemp("server")
-    with running_server(folder / "data", tokens=tokens, request_log=folder / "log") as running:
+    arguments: Sequence[str] = ()
+    if request.param == "bucket":
+        s3: S3 = request.getfixturevalue("s3")
+        arguments = s3.arguments(s3.place())
+    with running_server(
+        folder / "data", tokens=tokens, request_log=folder / "log", arguments=arguments
+    ) as running:
         yield running
 
 
