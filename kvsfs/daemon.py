@@ -142,7 +142,8 @@ async def _serve(
                 for url in status.metrics:
                     log.info("metrics are at %s", url)
 
-            await nursery.start(signals.leave, session, change_token)
+            await nursery.start(signals.leave, session)
+            await background.start(signals.hang_up, status, change_token)
             await session.serve(answering)
             nursery.cancel_scope.cancel()
     finally:

@@ -13,7 +13,7 @@ import trio
 
 from kvsfs import logs
 from kvsfs.control import tasks
-from kvsfs.control.status import Status
+from kvsfs.control.status import MOUNTED, Status
 from kvsfs.credentials import Credential
 from kvsfs.errors import CommandError, NotAuthorized, PermissionDenied, StoreError
 from kvsfs.fuse.session import Session
@@ -25,30 +25,37 @@ TERMINAL = "/dev/tty"
 """The terminal that a process can be typed at, whatever its descriptors are (tty(4)); ENXIO without one."""
 
 
-async def leave(
-    session: Session,
+async def leave(session: Session, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Leave the tree at the first SIGTERM or SIGINT; a later one changes nothing: open files are served on."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        detached = False
+        async for number in signals:
+            log.info("%s: leaving", signal.Signals(number).name)
+            detached = detached or await session.detach()
+
+
+async def hang_up(
+    status: Status,
     change_token: Callable[[], Awaitable[None]],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Leave the tree at the first SIGTERM or SIGINT; a later one changes nothing: open files are served on.
+    """Change the token at SIGHUP, also while uploads are waited for: a new one may be what they wait for.
 
-    SIGHUP is two things: the end of the terminal that a mount in the foreground was typed at, which leaves too, and
-    otherwise what daemons read their configuration anew at: it changes the token.
+    When the terminal is gone that a mount in the foreground was typed at, it is as a SIGTERM; a drain goes on.
     """
     had_terminal = _has_terminal()
-    detached = False
     async with trio.open_nursery() as nursery:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        with trio.open_signal_receiver(signal.SIGHUP) as signals:
             task_status.started()
-            async for number in signals:
-                if number == signal.SIGHUP and not (had_terminal and not _has_terminal()):
-                    nursery.start_soon(change_token)  # it may take as long as a request, and SIGTERM must not
-                    continue
-                if number == signal.SIGHUP:
+            async for _ in signals:
+                if had_terminal and not _has_terminal():
                     _let_go_of_terminal()
-                log.info("%s: leaving", signal.Signals(number).name)
-                detached = detached or await session.detach()
+                    if status.state == MOUNTED:
+                        signal.raise_signal(signal.SIGTERM)
+                else:
+                    nursery.start_soon(change_token)  # it may take as long as a request
 
 
 async def dump(status: Status, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -94,11 +94,17 @@ def pace(earlier: Told, told: Told) -> str:
     def gained(name: str) -> float:
         return float(max(0, now[name] - before[name]) / seconds)
 
-    kernel = sum(told["kernel_requests"].values()) - sum(earlier["kernel_requests"].values())
+    kernel = sum(_kernel(told).values()) - sum(_kernel(earlier).values())
     return (
         f"{gained('total_requests'):.1f} requests a second, {size(int(gained('sent_bytes')))} sent, "
         f"{size(int(gained('received_bytes')))} received; {max(0, kernel) / seconds:.0f} of the kernel"
     )
+
+
+def _kernel(told: Told) -> Mapping[str, int]:
+    """Give the kernel's requests; a daemon that was started before kvsfs was upgraded does not tell them."""
+    counts: Mapping[str, int] = told.get("kernel_requests", {})
+    return counts
 
 
 def printable(text: str) -> str:
@@ -196,10 +202,9 @@ def _usage(told: Told) -> Iterator[tuple[str, str]]:
         f"{opened['cached']} from the cache, {opened['confirmed']} confirmed, {opened['fetched']} fetched{share}",
     )
     asked = ", ".join(
-        f"{name} {count}"
-        for name, count in sorted(told["kernel_requests"].items(), key=lambda item: -item[1])
+        f"{name} {count}" for name, count in sorted(_kernel(told).items(), key=lambda item: -item[1])
     )
-    yield "kernel", f"{sum(told['kernel_requests'].values())} requests ({asked})"
+    yield "kernel", f"{sum(_kernel(told).values())} requests ({asked})"
     kinds = ", ".join(f"{name} {count}" for name, count in sorted(traffic["requests"].items()))
     yield "requests", f"{traffic['total_requests']} ({kinds}), {traffic['retries']} of them repeated"
     moved = f"{size(traffic['sent_bytes'])} sent, {size(traffic['received_bytes'])} received"

@@ -207,6 +207,19 @@ def test_a_mount_that_is_gone_and_what_it_has_left(place: Place) -> None:
         mounted.umount(ExitCode.NOT_ALL_UPLOADED)
 
 
+def test_a_reload_does_not_end_a_drain(place: Place) -> None:
+    with place.mounted("--write-back", "1h", "--timeout", "30s") as mounted:
+        write(mounted.path / "a", b"12345")
+        with fault(place.store, "PUT", "a", kind="status", status=503):
+            subprocess.run(["fusermount3", "-u", "--", mounted.path], timeout=COMMAND_SECONDS, check=True)
+            wait_until(lambda: place.one(mounted.path)["state"] == "draining")
+            os.kill(mounted.pid, signal.SIGHUP)
+            wait_until(lambda: "SIGHUP: APIFY_TOKEN has the same token as before" in mounted.log_text())
+            assert place.one(mounted.path)["left"]["files"] == 1
+        mounted.wait_for_exit(within=COMMAND_SECONDS)
+    assert place.store.content("a") == b"12345"
+
+
 def test_nothing_mounted(place: Place) -> None:
     ended = place.kvsfs("status")
     assert (ended.returncode, ended.stderr) == (0, "")
