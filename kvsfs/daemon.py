@@ -7,7 +7,7 @@ import logging
 import os
 import resource
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -21,8 +21,11 @@ from kvsfs.control.commands import Commands
 from kvsfs.control.metrics_server import MetricsServer
 from kvsfs.control.server import ControlServer
 from kvsfs.control.status import DRAINING, About, Status
+from kvsfs.core.account import Account
+from kvsfs.core.account_opening import AccountParts
 from kvsfs.core.filesystem import FileSystem
 from kvsfs.core.inodes import Ownership
+from kvsfs.core.kernel import KernelCaches
 from kvsfs.core.mountable import Mountable
 from kvsfs.core.tuning import Tuning
 from kvsfs.errors import ExitCode
@@ -36,10 +39,10 @@ from kvsfs.fuse.session import (
     check_mount_point,
     clear_dead_mount,
 )
-from kvsfs.opening import opened
+from kvsfs.opening import Opened, OpenedAccount, opened, opened_account
 from kvsfs.options import CACHE_BYTES, MountConfig
 from kvsfs.service_manager import ServiceManager
-from kvsfs.store.sources import parse_source, shown
+from kvsfs.store.sources import AccountSource, parse_source, shown
 from kvsfs.types import ContentEncoding, StoreInfo
 
 log = logging.getLogger(__name__)
@@ -70,35 +73,28 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
     manager = ServiceManager()
     _allow_descriptors()
     async with AsyncExitStack() as stack:
-        mounted = await stack.enter_async_context(opened(settings))
-        settings = replace(settings, read_only=settings.read_only or mounted.read_only)
+        mounted = await stack.enter_async_context(_opened(settings))
+        if isinstance(mounted, Opened):
+            settings = replace(settings, read_only=settings.read_only or mounted.read_only)
         cache_dir = settings.cache_dir or config.cache_folder(mounted.identity)
         cache = CacheFolder(cache_dir, mounted.identity, settings.cache_min_free)
         stack.callback(cache.close)
-        _note_mount(cache, settings, mounted.info)
+        info = mounted.info if isinstance(mounted, Opened) else None
+        _note_mount(cache, settings, info)
         background = await stack.enter_async_context(trio.open_nursery())
         invalidation = Invalidation()
-        tuning = replace(
-            _tuning(settings, cache.blobs), longest_key=mounted.longest_key, layout=mounted.layout
-        )
-        filesystem = FileSystem(
-            mounted.store,
-            mounted.info,
-            cache,
-            background,
-            tuning=tuning,
-            ownership=_ownership(settings),
-            kernel=invalidation,
-        )
+        tuning, client = _tuning(settings, cache.blobs), mounted.client
+        filesystem: Mountable
+        if isinstance(mounted, Opened):
+            filesystem = _store(mounted, settings, cache, background, tuning, invalidation)
+        else:
+            filesystem = await _account(mounted, settings, cache, background, tuning, invalidation)
         stack.callback(filesystem.close)
-        status = Status(
-            _about(settings, mounted.info, cache, tuning), filesystem, mounted.client, mounted.meter
-        )
+        status = Status(_about(settings, info, cache, tuning), filesystem, client, mounted.meter)
         if settings.metrics is not None:
             await background.start(MetricsServer(settings.metrics, status).run)
-        if mounted.following is not None:
+        if isinstance(mounted, Opened) and mounted.following is not None:
             mounted.following.on_switch = status.moved
-            filesystem.follow(mounted.following)
         session = Session(filesystem, settings.mount_point, invalidation)
 
         def answering() -> None:
@@ -113,6 +109,57 @@ async def run(settings: MountConfig, ready: Callable[[], None]) -> ExitCode:
         background.cancel_scope.cancel()
     presence.end(left)
     return ExitCode.NOT_ALL_UPLOADED if left else ExitCode.OK
+
+
+def _opened(settings: MountConfig) -> AbstractAsyncContextManager[Opened | OpenedAccount]:
+    if isinstance(parse_source(settings.source), AccountSource):
+        return opened_account(settings)
+    return opened(settings)
+
+
+def _store(
+    mounted: Opened,
+    settings: MountConfig,
+    cache: CacheFolder,
+    background: trio.Nursery,
+    tuning: Tuning,
+    kernel: KernelCaches,
+) -> FileSystem:
+    filesystem = FileSystem(
+        mounted.store,
+        mounted.info,
+        cache,
+        background,
+        tuning=replace(tuning, longest_key=mounted.longest_key, layout=mounted.layout),
+        ownership=_ownership(settings),
+        kernel=kernel,
+    )
+    if mounted.following is not None:
+        filesystem.follow(mounted.following)
+    return filesystem
+
+
+async def _account(
+    mounted: OpenedAccount,
+    settings: MountConfig,
+    cache: CacheFolder,
+    background: trio.Nursery,
+    tuning: Tuning,
+    kernel: KernelCaches,
+) -> Account:
+    parts = AccountParts(
+        mounted.client,
+        mounted.username,
+        mounted.identity,
+        cache,
+        background,
+        tuning=tuning,
+        ownership=_ownership(settings),
+        kernel=kernel,
+        min_free=settings.cache_min_free,
+        mount_point=settings.mount_point,
+    )
+    return await parts.open()
 
 
 async def _serve(
@@ -177,13 +224,12 @@ def _allow_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _note_mount(cache: CacheFolder, settings: MountConfig, info: StoreInfo) -> None:
-    cache.blobs.note_mount(
-        {"source": shown(settings.source), "store_id": info.id, "mount_point": settings.mount_point}
-    )
+def _note_mount(cache: CacheFolder, settings: MountConfig, info: StoreInfo | None) -> None:
+    about = {"source": shown(settings.source), "mount_point": settings.mount_point}
+    cache.blobs.note_mount(about if info is None else {**about, "store_id": info.id})
 
 
-def _about(settings: MountConfig, info: StoreInfo, cache: CacheFolder, tuning: Tuning) -> About:
+def _about(settings: MountConfig, info: StoreInfo | None, cache: CacheFolder, tuning: Tuning) -> About:
     return About(
         source=shown(settings.source),
         mount_point=settings.mount_point,

@@ -34,11 +34,12 @@ from kvsfs.store.retry import Deadlines
 from kvsfs.store.shared import SharedStore
 from kvsfs.store.sources import (
     LOCAL,
+    AccountSource,
     LocalSource,
     RemoteSource,
     RunSource,
     SharedSource,
-    Source,
+    StoreSource,
     parse_source,
 )
 from kvsfs.store.view import KeyGroup, ViewStore, key_groups
@@ -76,6 +77,18 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenedAccount:
+    """The stores of an account that answers. `identity` is the same each time that it is opened."""
+
+    client: ApifyStoreCollection
+    username: str
+    identity: str
+    meter: StoreMeter
+    credential: Credential
+    try_token: TryToken
+
+
+@dataclass(frozen=True, slots=True)
 class _Api:
     """Where a source's store is asked for."""
 
@@ -97,6 +110,8 @@ async def opened(settings: MountConfig, *, make_local: bool = True) -> AsyncIter
     `make_local`: a store of this machine is made where there is none.
     """
     source, prefix = parse_source(settings.source), key_prefix(settings.prefix or "")
+    if isinstance(source, AccountSource):
+        raise CommandError(ExitCode.USAGE, "account: stands for all your stores: name one of them")
     if isinstance(source, LocalSource) and not make_local:
         source = replace(source, made=False)
     if settings.create and not isinstance(source, RemoteSource | LocalSource):
@@ -142,6 +157,30 @@ async def account(settings: MountConfig) -> AsyncIterator[ApifyStoreCollection]:
         yield api.stores
 
 
+@asynccontextmanager
+async def opened_account(settings: MountConfig) -> AsyncIterator[OpenedAccount]:
+    """Open the stores of a mount's account; leaving the context closes its connections. Raises CommandError."""
+    if settings.prefix or settings.collection or settings.create or settings.layout != "keys":
+        message = "--prefix, --collection, --create and --layout are for one store: mount it by its name"
+        raise CommandError(ExitCode.USAGE, message)
+    async with _remote(settings.api_url, await _credential(settings), settings) as api:
+        if not api.has_token:
+            raise CommandError(ExitCode.NO_TOKEN, f"account: needs a token: {TOKEN_HINT}")
+        with explained(settings.api_url):
+            username = await api.stores.username()
+        identity = f"{api.identity}:account:{username}"
+        try_token = partial(_try_account_token, settings, username)
+        yield OpenedAccount(api.stores, username, identity, api.meter, api.credential, try_token)
+
+
+async def _try_account_token(settings: MountConfig, username: str, _store_id: str, token: str) -> None:
+    """Ask whose another token is, on a connection of its own."""
+    deadlines = Deadlines.within(settings.timeout)
+    async with ApifyStoreCollection(settings.api_url, token=token, deadlines=deadlines) as stores:
+        if (other := await stores.username()) != username:
+            raise PermissionDenied(f"the token is {other}'s, not {username}'s")
+
+
 async def _credential(settings: MountConfig) -> Credential:
     read = partial(credentials.find, settings.token_file)
     return Credential(await read(), read)
@@ -178,7 +217,7 @@ def explained(api_url: str) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _api_of(source: Source, settings: MountConfig) -> AsyncIterator[_Api]:
+async def _api_of(source: StoreSource, settings: MountConfig) -> AsyncIterator[_Api]:
     if isinstance(source, LocalSource):
         async with _local(settings) as api:
             yield api
@@ -256,7 +295,7 @@ def _group(found: Opened, collection: str) -> KeyGroup:
     )
 
 
-async def _open(source: Source, api: _Api, *, create: bool) -> Opened:
+async def _open(source: StoreSource, api: _Api, *, create: bool) -> Opened:
     if isinstance(source, SharedSource):
         return await _open_shared(source, api)
     if isinstance(source, LocalSource) and source.made:

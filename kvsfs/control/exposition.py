@@ -81,7 +81,7 @@ def _mount(told: Told) -> Iterator[Metric]:
         "version": told["version"],
         "source": told["source"],
         "mount_point": told["mount_point"],
-        "store": store["name"] or store["id"],
+        "store": store["name"] or store["id"] or told["source"],
         "mode": mode,
     }
     yield InfoMetricFamily("kvsfs_mount", "What is mounted where.", {k: _text(v) for k, v in about.items()})

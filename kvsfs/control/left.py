@@ -13,6 +13,7 @@ from kvsfs.cache.blobs import DIRTY, LOCK
 from kvsfs.cache.database import UnusedDatabase
 from kvsfs.cache.folder import DATABASE
 from kvsfs.cache.journal import Journal
+from kvsfs.cache.stores import StoresOnDisk
 from kvsfs.config import folder_for
 from kvsfs.control.status import NOT_MOUNTED, local_only_files, unstored
 from kvsfs.core.unstored import Report, left_by_earlier_mount
@@ -23,10 +24,13 @@ def cache_folders() -> list[str]:
     """Give the user's cache folders; not those that --cache-dir has put elsewhere."""
     base = folder_for("XDG_CACHE_HOME", "~/.cache")
     with contextlib.suppress(OSError):
-        return [
-            path for name in sorted(os.listdir(base)) if is_cache_folder(path := os.path.join(base, name))
-        ]
+        return [path for name in sorted(os.listdir(base)) for path in with_stores(os.path.join(base, name))]
     return []
+
+
+def with_stores(path: str) -> list[str]:
+    """Give a cache folder, if it is one, and those below it of the stores of an account."""
+    return [folder for folder in (path, *StoresOnDisk.below(path)) if is_cache_folder(folder)]
 
 
 def is_cache_folder(path: str) -> bool:

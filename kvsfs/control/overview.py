@@ -27,24 +27,25 @@ def one_mount(path: str) -> list[dict[str, Any]]:
     except CommandError as error:
         if error.exit_code is not ExitCode.NOT_MOUNTED:
             raise
-        return [_unmounted(path)]
+        return _unmounted(path)
     with connection:
         return [connection.ask("status")]
 
 
-def _unmounted(path: str) -> dict[str, Any]:
-    """Tell of a daemon that still drains, else of what the journal has left."""
+def _unmounted(path: str) -> list[dict[str, Any]]:
+    """Tell of a daemon that still drains, else of what the journals have left: an account has one for each store."""
     mount_point = resolved(path)
     try:
         with client.connect(mount_point) as connection:
-            return connection.ask("status")
+            return [connection.ask("status")]
     except CommandError as error:
         if error.exit_code is not ExitCode.NOT_MOUNTED:
             raise
-    for folder in left.folders_of(path, mount_point):
-        told = left.status(folder)
-        if told is not None:
-            return told
+    found = [
+        told for folder in left.folders_of(path, mount_point) if (told := left.status(folder)) is not None
+    ]
+    if found:
+        return [told for told in found if _has_something(told)] or found[:1]
     message = f"{path} is no mount of kvsfs, and none was mounted there last: see `kvsfs status`"
     raise CommandError(ExitCode.NOT_MOUNTED, message)
 

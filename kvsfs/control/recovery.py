@@ -36,7 +36,7 @@ def folders(source: str | None, cache_dir: str | None) -> list[str]:
         path = os.path.abspath(cache_dir)
         if not left.is_cache_folder(path):
             raise CommandError(ExitCode.USAGE, f"{cache_dir} is no cache folder of kvsfs")
-        return [path]
+        return left.with_stores(path)
     if source is None:
         return left.cache_folders()
     found = left.folders_of(source, resolved(source))

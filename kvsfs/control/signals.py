@@ -91,7 +91,8 @@ async def change_token(status: Status, credential: Credential, try_token: TryTok
         elif found.token == credential.token:
             log.info("SIGHUP: %s has the same token as before", found.place)
         else:
-            await _try(partial(try_token, status.about.info.id, found.token))
+            info = status.about.info
+            await _try(partial(try_token, "" if info is None else info.id, found.token))
             credential.replace(found)
             log.info("SIGHUP: the token of %s is used from here on", found.place)
     except (CommandError, NotAuthorized, PermissionDenied) as error:

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
+from kvsfs.cache.stores import StoresOnDisk
 from kvsfs.core.mountable import Mountable, Steerable
 from kvsfs.core.unstored import Report, Totals
 from kvsfs.fuse.operations import failures, requests
 from kvsfs.metrics import Histogram, StoreMeter
-from kvsfs.store.apify import ApifyStore
+from kvsfs.store.apify import ApifyStore, ApifyStoreCollection
 from kvsfs.types import StoreInfo
 
 MOUNTED, DRAINING, NOT_MOUNTED = "mounted", "draining", "not mounted"
@@ -25,7 +26,8 @@ class About:
 
     source: str
     mount_point: str
-    info: StoreInfo
+    info: StoreInfo | None
+    """None where all stores of an account are mounted."""
     cache_folder: str
     read_only: bool
     write_back: float | None
@@ -37,7 +39,9 @@ class About:
 class Status:
     """Tells it of a running mount. `state` is whoever runs it to set."""
 
-    def __init__(self, about: About, filesystem: Mountable, store: ApifyStore, meter: StoreMeter) -> None:
+    def __init__(
+        self, about: About, filesystem: Mountable, store: ApifyStore | ApifyStoreCollection, meter: StoreMeter
+    ) -> None:
         self.about = about
         self.state = MOUNTED
         self.drains = True
@@ -72,7 +76,7 @@ class Status:
             "state": self.state,
             "source": about.source,
             "mount_point": about.mount_point,
-            "store": {"id": about.info.id, "name": about.info.name},
+            "store": {field: getattr(about.info, field, None) for field in ("id", "name")},
             "read_only": about.read_only,
             "write_back_seconds": about.write_back,
             "metrics": self.metrics,
@@ -122,7 +126,8 @@ def unstored(report: Report) -> dict[str, Any]:
 
 def local_only_files(cache_folder: str) -> int:
     """Count the files of a cache folder that no store is to have."""
-    return sum(len(files) for _, _, files in os.walk(os.path.join(cache_folder, "local")))
+    folders = (cache_folder, *StoresOnDisk.below(cache_folder))
+    return sum(len(files) for path in folders for _, _, files in os.walk(os.path.join(path, "local")))
 
 
 Told = Mapping[str, Any]

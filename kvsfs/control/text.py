@@ -121,7 +121,9 @@ def _heading(told: Told) -> str:
         return f"{place}: {source} is not mounted; the next mount goes on with what is left"
     if told["state"] == DRAINING:
         return f"{place}: {source} is unmounted; process {told['pid']} uploads what is left"
-    return f"{place}: {source} (store {told['store']['id']}), for {span(told['uptime_seconds'])}"
+    if told["store"]["id"] is not None:
+        source += f" (store {told['store']['id']})"
+    return f"{place}: {source}, for {span(told['uptime_seconds'])}"
 
 
 def _rows(told: Told) -> Iterator[tuple[str, str]]:

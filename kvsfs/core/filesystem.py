@@ -449,6 +449,16 @@ class FileSystem:
         folder = await self.lookup(parent, name)
         if isinstance(folder, File):
             raise FileError(errno.ENOTDIR)
+        await self.vacate(folder)
+        self._local.remove_folder(folder)
+        parent_folder = self.inodes.folder(parent)
+        parent_folder.removals[folder.component + b"/"] = trio.current_time()
+        self._attributes.forget(folder)
+        self.inodes.detach(folder)
+        self._check_emptied(parent_folder)
+
+    async def vacate(self, folder: Folder) -> None:
+        """See to it that the store has nothing left of an empty folder. ENOTEMPTY, StoreError."""
         if not await self._lister.is_empty(folder):
             raise FileError(errno.ENOTEMPTY)
         self._rules.require_not_fixed(folder)
@@ -457,12 +467,6 @@ class FileSystem:
         if await self._deletes.settle(folder.prefix):
             raise StoreUnreachable("what was removed from the folder is still in the store: try again")
         await self._markers.remove(folder)
-        self._local.remove_folder(folder)
-        parent_folder = self.inodes.folder(parent)
-        parent_folder.removals[folder.component + b"/"] = trio.current_time()
-        self._attributes.forget(folder)
-        self.inodes.detach(folder)
-        self._check_emptied(parent_folder)
 
     # --- the cache --------------------------------------------------------------------------------
 
@@ -528,6 +532,7 @@ class FileSystem:
     def close(self) -> None:
         """Write what was learned and not written yet: the database may be closed then. No checkpoint."""
         self._attributes.flush()
+        self._versions.close()
 
     @property
     def idle(self) -> bool:

@@ -67,6 +67,12 @@ class Versions:
         self.origin_gone: Callable[[File], None]
         """Hears of a moved file whose old record, which had its bytes, is not in the store any more."""
 
+    def close(self) -> None:
+        """Leave the cache to the other stores that share it."""
+        for file in self._inodes.files():
+            if file.content is not None:
+                self._clean.take(file)
+
     @property
     def cached_bytes(self) -> int:
         """Bytes of the clean files that nobody has open."""

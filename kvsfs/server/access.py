@@ -13,6 +13,7 @@ from starlette.requests import Request
 from kvsfs.server.answers import ApiError, run_not_found, store_not_found
 from kvsfs.server.moments import now_ms
 from kvsfs.server.parameters import given, one_of
+from kvsfs.server.shares import Shares
 from kvsfs.server.storage import Run, RunFilter, Storage
 from kvsfs.server.users import DEFAULT_USERNAME, Tokens, derived_id
 from kvsfs.signatures import verify_record, verify_storage
@@ -50,9 +51,10 @@ class Grant:
 class Gate:
     """Decides for every request."""
 
-    def __init__(self, storage: Storage, tokens: Tokens) -> None:
+    def __init__(self, storage: Storage, tokens: Tokens, shares: Shares | None = None) -> None:
         self._storage = storage
         self._tokens = tokens
+        self.shares = Shares() if shares is None else shares
 
     def user(self, request: Request) -> str | None:
         """Name the user of the request's token; None without one. Raises ApiError 401 for an unknown one."""
@@ -78,7 +80,14 @@ class Gate:
         """Give the store of the path to someone who may write to it. Raises ApiError."""
         username = self.require_user(request)
         store, _ = await self._addressed(request)
-        if store.username != username:
+        if store.username != username and not self.shares.may_write(username, store.id):
+            raise _insufficient_permissions()
+        return store
+
+    async def owning(self, request: Request) -> StoreInfo:
+        """Give the store of the path to its owner. Raises ApiError."""
+        store = await self.writing(request)
+        if store.username != self.user(request):
             raise _insufficient_permissions()
         return store
 
@@ -96,6 +105,8 @@ class Gate:
         store, by_id = await self._addressed(request)
         if store.username == username:
             return Grant(store, writer=True, signs=True)
+        if self.shares.may_read(username, store.id):
+            return Grant(store, writer=self.shares.may_write(username, store.id), signs=True)
         if not _is_public(store, by_id=by_id):
             raise _insufficient_permissions()
         return Grant(store, writer=False, signs=False)

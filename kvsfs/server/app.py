@@ -14,6 +14,7 @@ from kvsfs.server import answers
 from kvsfs.server.access import Gate
 from kvsfs.server.actors import Runs, Users
 from kvsfs.server.records import MAX_RECORD_BYTES, Elsewhere, Records
+from kvsfs.server.shares import Shares
 from kvsfs.server.storage import Storage, StorageUnavailable
 from kvsfs.server.stores import MAX_PAGE, Stores
 from kvsfs.server.users import Tokens
@@ -38,9 +39,10 @@ def build(
     max_record_bytes: int = MAX_RECORD_BYTES,
     max_page: int = MAX_PAGE,
     elsewhere: Elsewhere | None = None,
+    shares: Shares | None = None,
 ) -> Starlette:
     """Assemble the API over a storage."""
-    gate = Gate(storage, tokens)
+    gate = Gate(storage, tokens, shares)
     stores, records = Stores(storage, gate, max_page), Records(storage, gate, max_record_bytes, elsewhere)
     # Routes are tried one after the other, 1 µs each: the most used ones stand first.
     routes = [route for path in STORES for route in _store(path, stores, records)]

@@ -22,6 +22,7 @@ from kvsfs.server.access import Gate
 from kvsfs.server.connection import Limits, limited
 from kvsfs.server.observing import Observed, Sink, access_log, request_log
 from kvsfs.server.records import MAX_RECORD_BYTES
+from kvsfs.server.shares import Shares
 from kvsfs.server.storages import Place, ServedStorage, open_storage
 from kvsfs.server.stores import MAX_PAGE
 from kvsfs.server.testing.layers import Switches, layered
@@ -109,7 +110,7 @@ def _application(
     if switches is None:
         api = app.build(storage, tokens, max_record_bytes=options.max_record_bytes)
         return Observed(api, sinks, options.latency)
-    objects = None
+    objects, shares = None, Shares()
     if switches.redirect_above is not None:
         objects = Objects(storage, switches.redirect_above, listeners[1].getsockname()[1])
     api = app.build(
@@ -118,11 +119,12 @@ def _application(
         max_record_bytes=options.max_record_bytes,
         max_page=min(MAX_PAGE, switches.page_limit or MAX_PAGE),
         elsewhere=None if objects is None else objects.location,
+        shares=shares,
     )
     return layered(
         api,
         None if objects is None else (objects.port, objects),
-        Gate(storage, tokens),
+        Gate(storage, tokens, shares),
         switches,
         sinks=sinks,
         latency=options.latency,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, get_args
 
 from starlette.requests import Request
@@ -52,16 +52,35 @@ class Stores:
         username = self._gate.require_user(request)
         offset, limit = integer(request, "offset", default=0), self._limit(request)
         desc, unnamed = flag(request, "desc"), flag(request, "unnamed")
-        stores, total = await self._storage.list_stores(
-            username, offset=offset, limit=limit, desc=desc, unnamed=unnamed
-        )
-        if (
-            one_of(request, "ownership", ("ownedByMe", "sharedWithMe")) == "sharedWithMe"
-        ):  # nobody can share a store with a user here
-            stores, total = (), 0
+        ownership = one_of(request, "ownership", ("ownedByMe", "sharedWithMe"))
+        shared = () if ownership == "ownedByMe" else await self._shared(username, unnamed=unnamed)
+        own_only = ownership == "ownedByMe" or not shared
+        stores: Sequence[StoreInfo] = ()
+        total = 0
+        if ownership != "sharedWithMe":
+            stores, total = await self._storage.list_stores(
+                username,
+                offset=offset if own_only else 0,
+                limit=limit if own_only else offset + limit,
+                desc=desc,
+                unnamed=unnamed,
+            )
+        if shared:
+            both = sorted([*shared, *stores], key=lambda store: store.created_at, reverse=desc)
+            stores, total = both[offset : offset + limit], total + len(shared)
         page = {"total": total, "offset": offset, "limit": limit, "desc": desc, "count": len(stores)}
-        items = [store_json(request, store, writer=True) for store in stores]
+        items = [self._item(request, username, store) for store in stores]
         return enveloped({**page, "unnamed": unnamed, "items": items})
+
+    def _item(self, request: Request, username: str, store: StoreInfo) -> dict[str, Any]:
+        writer = store.username == username or self._gate.shares.may_write(username, store.id)
+        return store_json(request, store, writer=writer)
+
+    async def _shared(self, username: str, *, unnamed: bool) -> Sequence[StoreInfo]:
+        """Give the stores that others share with a user."""
+        shared = self._gate.shares.with_user(username)
+        found = [await self._storage.get_store(store_id) for store_id in shared]
+        return tuple(store for store in found if store is not None and (unnamed or store.name is not None))
 
     async def create(self, request: Request) -> Response:
         """Answer keyValueStores_post."""
@@ -92,7 +111,7 @@ class Stores:
 
     async def update(self, request: Request) -> Response:
         """Answer keyValueStore_put."""
-        store = await self._gate.writing(request)
+        store = await self._gate.owning(request)
         if not has_body(request):
             raise invalid_input("The payload is missing.")
         changes = _changes(await json_object(request))
@@ -106,7 +125,7 @@ class Stores:
 
     async def delete(self, request: Request) -> Response:
         """Answer keyValueStore_delete."""
-        store = await self._gate.writing(request)
+        store = await self._gate.owning(request)
         await self._storage.delete_store(store.id)
         return Response(status_code=204)
 

@@ -90,6 +90,15 @@ class ApifyStoreCollection:
         """What sends the calls of all its stores."""
         return self._api
 
+    @property
+    def answers(self) -> bool:
+        """Whether the API answered when it was last asked."""
+        return self._api.answers
+
+    def headroom(self) -> list[Headroom]:
+        """Tell what the rate limits of calls that are about no single store leave. No checkpoint."""
+        return self._api.headroom("")
+
     async def store_of_run(self, path: str, filters: Mapping[str, str]) -> StoreInfo | None:
         """Describe the default store of the run at `path` below /v2/; None when there is no run, or no store of it.
 

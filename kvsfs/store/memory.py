@@ -149,16 +149,24 @@ class MemoryStoreCollection:
         """Find a store by ID, `~name` or `username~name`."""
         for contents in self._stores:
             info = contents.info
-            names = {info.id} | ({f"~{info.name}", f"{self._username}~{info.name}"} if info.name else set())
+            names = {info.id, f"{info.username}~{info.name}" if info.name else ""}
+            if info.name and info.username == self._username:
+                names.add(f"~{info.name}")
             if contents.exists and safe_id in names:
                 return contents
         return None
+
+    def share(self, name: str | None, username: str) -> StoreInfo:
+        """Make a store of another user, who shares it."""
+        return self._create(name, None, username).info
 
     def now(self) -> datetime:
         """Give a time of its own to each change: a clock would make tests depend on their speed."""
         return _EPOCH + timedelta(seconds=next(self._ticks))
 
-    def _create(self, name: str | None, schema: Mapping[str, object] | None) -> _Contents:
+    def _create(
+        self, name: str | None, schema: Mapping[str, object] | None, username: str | None = None
+    ) -> _Contents:
         number, now = next(self._ids), self.now()
         info = StoreInfo(
             id=f"memory{number:011d}",
@@ -167,7 +175,7 @@ class MemoryStoreCollection:
             accessed_at=now,
             name=name,
             user_id="memory",
-            username=self._username,
+            username=username or self._username,
             schema=schema,
             url_signing_secret_key=f"secret-of-{number}",
         )

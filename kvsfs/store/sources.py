@@ -12,7 +12,7 @@ from kvsfs.errors import CommandError, ExitCode
 
 FORMS = (
     "a store's ID, ~name or name (your own), user/name, run:RUN_ID, actor:user/actor or task:user/task "
-    "(with ?status= and ?origin=), a https://…/keys?signature=… URL, or local:[name]"
+    "(with ?status= and ?origin=), a https://…/keys?signature=… URL, account: (all your stores), or local:[name]"
 )
 
 _ID = re.compile(r"[a-zA-Z0-9]{17}")
@@ -72,7 +72,14 @@ class LocalSource:
     """Whether it is made when it is missing."""
 
 
-Source = RemoteSource | RunSource | SharedSource | LocalSource
+@dataclass(frozen=True, slots=True)
+class AccountSource:
+    """All stores of an account."""
+
+
+StoreSource = RemoteSource | RunSource | SharedSource | LocalSource
+
+Source = StoreSource | AccountSource
 
 
 def parse_source(text: str) -> Source:
@@ -117,6 +124,10 @@ def _by_name(text: str) -> RemoteSource | None:
 
 def _local(rest: str) -> LocalSource | None:
     return LocalSource(rest or DEFAULT_LOCAL_NAME) if not rest or is_store_name(rest) else None
+
+
+def _account(rest: str) -> AccountSource | None:
+    return None if rest else AccountSource()
 
 
 def _run(rest: str) -> RunSource | None:
@@ -177,6 +188,7 @@ def _invalid(message: str) -> CommandError:
 
 
 _SCHEMES = {
+    "account": _account,
     "local": _local,
     "run": _run,
     "actor": _last_run_of_actor,

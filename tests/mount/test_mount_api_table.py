@@ -32,6 +32,8 @@ class Both:
 
     store: StoreApi
     mounted: Mounted
+    account: Mounted
+    """All stores of the token's owner."""
     sandbox: Sandbox
     token: str
     url: str
@@ -78,6 +80,10 @@ def delete(both: Both) -> None:
     assert both.command("stores", "rm", doomed.id, "--yes").endswith(" is deleted\n")
     assert both.store.client.get(f"/v2/key-value-stores/{doomed.id}").status_code == 404
     assert "there is no store" in both.command("stores", "rm", doomed.id, code=ExitCode.NO_SUCH_STORE)
+    empty = f"empty-{secrets.token_hex(4)}"
+    made = StoreApi.create(both.store.client, empty)
+    both.account.run("rmdir", empty)
+    assert both.store.client.get(f"/v2/key-value-stores/{made.id}").status_code == 404
 
 
 def list_keys(both: Both) -> None:
@@ -141,6 +147,7 @@ def list_stores(both: Both) -> None:
     first, second = both.command("stores", "ls", "--unnamed", "--limit", "1").splitlines()
     assert first.split() == ["ID", "NAME", "SIZE", "MODIFIED", "TITLE"]
     assert len(second) > 17
+    assert both.info()["name"] in os.listdir(both.account.path)
 
 
 def iterate(both: Both) -> None:
@@ -148,12 +155,15 @@ def iterate(both: Both) -> None:
     total = both.store.client.get("/v2/key-value-stores", params={"unnamed": "true"}).json()["data"]["total"]
     assert len({info["id"] for info in told}) == total
     assert "urlSigningSecretKey" not in json.dumps(told)
+    assert {info["name"] for info in told if info["name"]} <= set(os.listdir(both.account.path))
 
 
 def get_or_create(both: Both) -> None:
     name = f"made-{secrets.token_hex(4)}"
     made = [json.loads(both.command("stores", "create", name, "--json"))["id"] for _ in range(2)]
     assert made[0] == made[1]
+    both.account.run("mkdir", f"{name}-3")
+    assert StoreApi.create(both.store.client, f"{name}-3").keys() == []
     both.command("stores", "create")
     schema = both.sandbox.folder / "schema.json"
     schema.write_text(
@@ -198,8 +208,9 @@ def test_every_row_of_the_table(
     store.put("INPUT", b'{"a": 1}', "application/json")
     store.put("img!2Fa.png", b"\x89PNG a", "image/png")
     store.put("img!2Fb.png", b"\x89PNG b", "image/png")
-    with mount() as mounted:
-        both = Both(store, mounted, sandbox, token, server.url)
+    everything = mounted_store(sandbox, "account:", token=token, server=server, name="account")
+    with mount() as mounted, everything as account:
+        both = Both(store, mounted, account, sandbox, token, server.url)
         for method in listed_methods():
             DRIVEN[method](both)
 

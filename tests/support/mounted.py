@@ -286,7 +286,7 @@ class Mounted:
         await self.fs._background.idle()
 
 
-async def _inline(function: Callable[..., object], *args: object) -> object:
+async def inline(function: Callable[..., object], *args: object) -> object:
     """Stand in for a thread: the mock clock would jump while a real one works. Others run meanwhile."""
     await trio.sleep(0.05)
     return function(*args)
@@ -311,7 +311,7 @@ async def mounted(
     stores.before, stores.after, stores.piece = hooks.before, hooks.after, hooks.piece
     info = await stores.get_or_create("s", schema=schema)
     mount = Mounted(stores, info.id, hooks)
-    with tempfile.TemporaryDirectory() as temporary, patch("trio.to_thread.run_sync", _inline):
+    with tempfile.TemporaryDirectory() as temporary, patch("trio.to_thread.run_sync", inline):
         async with trio.open_nursery() as hosts, trio.open_nursery() as nursery:
             mount.hosts, mount.nursery = hosts, nursery
             mount.info, mount.tuning = info, tuning or Tuning()
@@ -331,4 +331,4 @@ def errno_in(error: BaseException) -> int:
     return errno_of(error)[0]
 
 
-__all__ = ["NOBODY", "ROOT", "Mounted", "OtherClient", "errno_in", "mounted", "on_mock_clock"]
+__all__ = ["NOBODY", "ROOT", "Mounted", "OtherClient", "errno_in", "inline", "mounted", "on_mock_clock"]

@@ -5,6 +5,7 @@
     DELETE /testing/faults[/ID]   lift one or all
     GET    /testing/requests      the requests answered since the start, or since `DELETE`; `since` skips so many
     DELETE /testing/requests      forget them
+    POST   /testing/shares        share a store, as Apify's Console does: {"store": ID, "user": NAME, "write": BOOL}
 
 Requests to it are neither logged nor delayed, limited or struck.
 """
@@ -52,6 +53,7 @@ class Control:
                 Route(faults, self.lift_faults, methods=["DELETE"]),
                 Route(f"{faults}/{{rule:int}}", self.lift_faults, methods=["DELETE"]),
                 Route(requests, self.list_requests, methods=["GET"]),
+                Route(f"{PREFIX}/shares", self.share, methods=["POST"]),
                 Route(requests, self.forget_requests, methods=["DELETE"]),
             ],
             exception_handlers={ApiError: answers.on_api_error},
@@ -79,6 +81,15 @@ class Control:
             self._rules.by_id.pop(request.path_params["rule"], None)
         else:
             self._rules.by_id.clear()
+        return Response(status_code=204)
+
+    async def share(self, request: Request) -> Response:
+        """Share a store with a user."""
+        self._gate.require_user(request)
+        wanted = await json_object(request)
+        self._gate.shares.add(
+            str(wanted.get("user")), str(wanted.get("store")), write=bool(wanted.get("write"))
+        )
         return Response(status_code=204)
 
     async def list_requests(self, request: Request) -> Response:
