@@ -49,13 +49,16 @@ def last_mount(folder: str) -> dict[str, Any]:
 
 
 def folders_of(word: str, mount_point: str) -> list[str]:
-    """Find the cache folders of what `word` names: a source, a store's ID; or of a mount point. No request."""
-    found = []
+    """Find the cache folders of what `word` names: a source, a store's ID; or of a mount point. No request.
+
+    An account's come with those of its stores.
+    """
+    found: dict[str, None] = {}
     for folder in cache_folders():
         noted = last_mount(folder)
         if word in (noted.get("source"), noted.get("store_id")) or mount_point == noted.get("mount_point"):
-            found.append(folder)
-    return found
+            found |= dict.fromkeys(with_stores(folder))
+    return list(found)
 
 
 def status(folder: str) -> dict[str, Any] | None:

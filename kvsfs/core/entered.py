@@ -20,8 +20,8 @@ from kvsfs.errors import CommandError, FileError
 log = logging.getLogger(__name__)
 
 MOST_OPEN = 64
-"""Stores that stay open: each costs three descriptors, and as much memory as what is known of it. One that is
-opened again is listed again, a request."""
+"""Stores that stay open. Each costs three descriptors and 180 KiB, beside what is known of it; to open one takes 5 ms
+of CPU, and it is listed anew, a request."""
 
 OpenCache = Callable[[StoreFolder, str], CacheFolder]
 """Opens a store's cache folder at a path. Raises CommandError."""
@@ -43,8 +43,11 @@ class Entered:
 
     @property
     def idle(self) -> bool:
-        """Whether it can be closed. Raises OSError."""
-        return not self.users and self.filesystem.idle
+        """Whether it can be closed: not while its journal cannot be read."""
+        try:
+            return not self.users and self.filesystem.idle
+        except OSError:
+            return False
 
     def __enter__(self) -> FileSystem:
         self.users += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -271,6 +272,24 @@ def test_after_a_kill_the_next_mount_uploads_what_waits_in_any_store(
     assert one.content("a") == b"1\n"
     assert idle.keys() == []
     assert sandbox.kvsfs("status").stdout == "nothing is mounted, and nothing is left to upload\n"
+
+
+def test_what_nobody_closed_is_recovered_by_the_accounts_name(
+    mount: Mount, joe: httpx.Client, sandbox: Sandbox
+) -> None:
+    StoreApi.create(joe, "pages")
+    with mount() as mounted:
+        with (mounted.path / "pages/a").open("wb", buffering=0) as file:
+            file.write(b"not closed")
+            mounted.kill()
+            with contextlib.suppress(OSError):
+                file.close()
+        mounted.detach_dead()
+    for source in ("account:", "joe/pages", str(mounted.path)):
+        target = sandbox.folder / source.replace("/", "-")
+        ended = sandbox.kvsfs("recover", source, "--save-to", str(target))
+        assert ended.returncode == 0, ended.stderr
+        assert (target / "a").read_bytes() == b"not closed"
 
 
 def test_umount_waits_for_the_uploads_of_all_stores(
