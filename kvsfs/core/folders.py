@@ -67,6 +67,8 @@ class Folder(Inode):
     """Whether a listing has shown a key below it."""
     files: dict[bytes, File] = field(default_factory=dict)
     folders: dict[bytes, Folder] = field(default_factory=dict)
+    half_known: frozenset[bytes] = frozenset()
+    """Components of files that a page of a listing ended at: whether a folder has that name, nobody has told yet."""
     listing: ListingPass | None = None
     listed_once: bool = False
     """Whether a listing pass was ever completed: what is known can then stand in for a store out of reach."""

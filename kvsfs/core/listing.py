@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -98,10 +98,10 @@ class Lister:
         A name that is known is answered without a request, also while the listing is out of date. Raises
         StoreError, FileError(ENAMETOOLONG).
         """
-        known = folder.child(name)
-        if known is not None:
-            return known
         component = _component_of(name)
+        known = folder.child(name)
+        if known is not None and not (component in folder.half_known and isinstance(known, File)):
+            return known
         listing = self._current(folder)
         if not listing.complete and not self._covers(listing, folder, component):
             await self._learn(folder, listing, component)
@@ -243,6 +243,7 @@ class Lister:
         for entry in entries:
             if entry.key == key or (prefix and entry.key.startswith(prefix)):
                 self._see(folder, entry, seen)
+        folder.half_known -= {component}
         self._attributes.restore(seen.new)
 
     async def _advance(self, folder: Folder, listing: ListingPass) -> None:
@@ -272,10 +273,20 @@ class Lister:
                 _require_yield(listing)
                 listing.cursor = _next_cursor(folder, listing.cursor, page)
                 listing.asked.append((listing.cursor, seen.requested_at))
+                self._note_half_known(folder, listing, seen)
             else:
                 listing.asked.append((LAST_KEY, seen.requested_at))
                 listing.complete = folder.listed_once = True
+                folder.half_known = frozenset()
                 self._sweep(folder, listing)
+
+    def _note_half_known(self, folder: Folder, listing: ListingPass, seen: _Seen) -> None:
+        """Note whose folder only a later page would tell, of the records that came, and which ones are known now."""
+        assert listing.cursor is not None
+        files = map(folder.files.get, _components_at(folder, listing.cursor))
+        new = {file.component for file in files if file is not None and file in seen.new}
+        open_still = (c for c in folder.half_known | new if not self._covers(listing, folder, c))
+        folder.half_known = frozenset(open_still)
 
     def _see_all(self, folder: Folder, entries: Sequence[KeyEntry], seen: _Seen) -> None:
         components = names.plain_components([e.key for e in entries], folder.prefix) if entries else None
@@ -312,6 +323,8 @@ class Lister:
                 return None
             if _is_outdated(parent, key, seen):
                 return None
+            if component in parent.files:
+                self._versions.names_gone(parent.files[component])
             folder = self._inodes.add_folder(
                 parent, component, local_only=self._local.covers(parent, component)
             )
@@ -381,6 +394,18 @@ def _key_and_prefix(folder: Folder, component: bytes) -> tuple[RecordKey | None,
         return key, names.encode_prefix(path + b"/")
     except FileError:
         return key, None
+
+
+def _components_at(folder: Folder, cursor: str) -> Iterator[bytes]:
+    """Give the components of the records before a cursor whose folders are behind it.
+
+    What a folder's keys go on with sorts before all else but another `!`: the cursor begins with those records' keys.
+    """
+    if not cursor.startswith(folder.prefix):
+        return
+    for end in range(len(folder.prefix) + 1, len(cursor) + 1):
+        if cursor[end : end + 1] in ("!", "") and names.is_key(cursor[:end]):
+            yield names.decode(RecordKey(cursor[:end]))[len(folder.path) :]
 
 
 def _arrive(child: File | Folder, seen: _Seen) -> None:

@@ -264,10 +264,14 @@ class Versions:
 
     def detach(self, inode: File | Folder) -> None:
         """Take the name away of what is gone from the store, here and in the kernel."""
+        self.names_gone(inode)
+        self._inodes.detach(inode)
+
+    def names_gone(self, inode: File | Folder) -> None:
+        """Have the kernel look the names up anew that an inode has so far. No checkpoint."""
         if inode.parent is not None:
             for name in self.names_of(inode):
                 self._kernel.entry_gone(inode.parent.number, name, inode.number)
-        self._inodes.detach(inode)
 
     async def learn_type(self, file: File) -> None:
         """Know the content type of a stored record: from its headers, if nothing has told it yet.

@@ -194,6 +194,69 @@ def test_a_record_beside_a_folder_is_shown_and_read_under_its_own_name() -> None
     on_mock_clock(main)
 
 
+def test_a_record_that_a_page_ends_at_hides_no_folder_of_its_name() -> None:
+    """That there is one, a later page would tell: a name is not known before."""
+
+    async def main() -> None:
+        async with mounted(page_size=3) as m:
+            await put_all(m, "2", "22", "a", "a!2Fb", "a!x", "b")
+            await m.walk("2")
+            with m.costs(list_keys=2):  # for the name, and for what is in the folder
+                assert isinstance(await m.walk("a/b"), File)
+            with m.costs():
+                assert isinstance(await m.walk("a"), Folder)
+                assert (await m.file("a!2F")).key == "a"
+
+    on_mock_clock(main)
+
+
+@pytest.mark.parametrize("later", [0, TTL + 1])
+def test_a_record_that_a_page_ends_at_is_asked_about_once(later: float) -> None:
+    async def main() -> None:
+        async with mounted(page_size=3) as m:
+            await put_all(m, "2", "22", "a", "a!x", "a!y", "b")
+            await m.walk("2")
+            await trio.sleep(later)
+            with m.costs(list_keys=2 if later else 1):
+                found = await m.file("a")
+            with m.costs():
+                assert await m.file("a") is found
+            await trio.sleep(TTL + 1)
+            with m.costs():
+                assert await m.file("a") is found
+
+    on_mock_clock(main)
+
+
+def test_a_record_that_a_page_ended_at_is_known_once_a_listing_went_past_it() -> None:
+    async def main() -> None:
+        async with mounted(page_size=3) as m:
+            await put_all(m, "2", "22", "a", "b", "c")
+            await m.walk("2")
+            assert await m.names() == ["2", "22", "a", "b", "c"]
+            await trio.sleep(TTL + 1)
+            with m.costs():
+                await m.file("a")
+
+    on_mock_clock(main)
+
+
+def test_a_folder_that_others_made_beside_a_known_record_takes_the_name_in_the_kernel_too() -> None:
+    async def main() -> None:
+        async with mounted() as m:
+            await put_all(m, "a", "b")
+            assert await m.names() == ["a", "b"]
+            record = await m.file("a")
+            await put_all(m, "a!2Fx")
+            await trio.sleep(TTL + 1)
+            assert sorted(await m.names()) == ["a", "a!2F", "b"]
+            assert m.kernel.gone == [(ROOT, b"a", record.number)]
+            assert isinstance(await m.walk("a"), Folder)
+            assert await m.file("a!2F") is record
+
+    on_mock_clock(main)
+
+
 def test_a_marker_shows_an_empty_folder_and_no_file() -> None:
     async def main() -> None:
         async with mounted() as m:
