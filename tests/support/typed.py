@@ -80,7 +80,7 @@ NAMES: list[tuple[str, str | None]] = [
 def zip_of(name: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(name, "x")
+        archive.writestr(zipfile.ZipInfo(name), "x")
     return buffer.getvalue()
 
 
@@ -117,7 +117,7 @@ BODIES: list[tuple[bytes, str]] = [
     (b"\xff\xd8\xff\xe0\0\x10JFIF\0" + bytes(20), "image/jpeg"),
     (b"GIF89a" + bytes(20), "image/gif"),
     (b"RIFF\x24\0\0\0WEBPVP8 " + bytes(20), "image/webp"),
-    (gzip.compress(b"x"), "application/gzip"),
+    (gzip.compress(b"x", mtime=0), "application/gzip"),
     (bz2.compress(b"x"), "application/x-bzip2"),
     (lzma.compress(b"x"), "application/x-xz"),
     (zip_of("a.txt"), "application/zip"),
