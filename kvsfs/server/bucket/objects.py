@@ -80,11 +80,15 @@ class Bucket:
         await self._put_json(path, value, mode="overwrite")
 
     async def swap(self, path: str, value: Any, version: UpdateVersion) -> bool:
-        """Write JSON in the place of one version; whether it was still there."""
+        """Write JSON in the place of one version; whether it was still there.
+
+        An attempt whose answer was lost is made again and finds its own value: that is success, not a race lost.
+        """
         try:
             await self._put_json(path, value, mode=version)
         except (exceptions.PreconditionError, FileNotFoundError):
-            return False
+            found = await self.read(path)
+            return found is not None and found.value == value
         return True
 
     async def read(self, path: str) -> Register | None:
@@ -105,7 +109,8 @@ class Bucket:
             with translated():
                 return await obstore.get_async(self.store, path, options={"head": head})
         except FileNotFoundError:
-            return None
+            # Nothing in the answer to a HEAD says whether the object is missing or its bucket.
+            return await self.get(path) if head else None
 
     async def content(self, result: GetResult) -> bytes:
         """Read all of a small object."""

@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 import obstore
@@ -31,6 +31,17 @@ SCHEMES = ("s3", "gs", "az", "memory")
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
 
 CONNECT_SECONDS = 5
+
+CLIENT_OPTIONS = (
+    "timeout",
+    "connect_timeout",
+    "pool_idle_timeout",
+    "pool_max_idle_per_host",
+    "proxy_url",
+    "user_agent",
+)
+"""What `--records-option` may say of connections, whatever the object store: obstore takes them apart from its own
+options, and panics where they stand among them (0.12)."""
 
 PROBES = "probes"
 
@@ -61,17 +72,25 @@ def _made(url: str, options: Mapping[str, str]) -> ObjectStore:
             ExitCode.USAGE,
             f"--records {url}: say s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER",
         )
-    client: ClientConfig = {
-        "timeout": timedelta(seconds=REQUEST_SECONDS),
-        "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-        "allow_http": _is_plain(options),
-    }
+    told = {key: value for key, value in options.items() if key in CLIENT_OPTIONS}
+    client = cast(
+        "ClientConfig",
+        {
+            "timeout": timedelta(seconds=REQUEST_SECONDS),
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "allow_http": _is_plain(options),
+            **told,
+        },
+    )
     retry: RetryConfig = {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)}
     try:
         if scheme == "memory":
             return from_url(url)
         opened: ObjectStore = from_url(  # type: ignore[call-overload] # one overload for each scheme
-            url, config=dict(options), client_options=client, retry_config=retry
+            url,
+            config={key: value for key, value in options.items() if key not in told},
+            client_options=client,
+            retry_config=retry,
         )
     except exceptions.UnknownConfigurationKeyError as error:
         raise CommandError(ExitCode.USAGE, f"--records-option: {_first_line(error)}") from None
