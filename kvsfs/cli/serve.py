@@ -151,8 +151,15 @@ def serve(
 def _check(place: Place) -> None:
     from kvsfs.server.storages import check
 
-    # Flushed: in a pipe the lines shall stand before the error, which goes to stderr.
-    checked = check(place, lambda fault: print(fault, flush=True))
+    with Line() as line:
+
+        def tell(fault: str) -> None:
+            line.show("")
+            print(
+                fault, flush=True
+            )  # flushed: in a pipe it shall stand before the error, which goes to stderr
+
+        checked = check(place, tell, lambda records: line.show(f"{records} records looked at"))
     print(
         f"{checked.records} records, {checked.damaged} faults, {checked.orphans} orphans removed", flush=True
     )

@@ -29,8 +29,10 @@ class Checked:
     """Files that no record named: removed."""
 
 
-def check(folder: str, tell: Callable[[str], None]) -> Checked:
-    """Look at every record; `tell` gets one line for each that is damaged. Safe beside running servers.
+def check(folder: str, tell: Callable[[str], None], seen: Callable[[int], None]) -> Checked:
+    """Look at every record; `tell` gets one line for each that is damaged, `seen` how many were looked at.
+
+    Safe beside running servers.
 
     Reads every byte. Raises CommandError when there is nothing to check, or the index itself cannot be used.
     """
@@ -48,6 +50,7 @@ def check(folder: str, tell: Callable[[str], None]) -> Checked:
                 tell(problem)
             for store_id, entry, file in _records(connection):
                 records += 1
+                seen(records)
                 fault = _fault(connection, values, store_id, entry, file)
                 if fault is not None:
                     damaged += 1

@@ -63,11 +63,11 @@ def open_storage(place: Place) -> ServedStorage:
     return BucketStorage(Bucket(open_bucket(place.url, place.options)))
 
 
-def check(place: Place, tell: Callable[[str], None]) -> Checked:
-    """Look at every record; `tell` gets a line for each fault. Raises CommandError."""
+def check(place: Place, tell: Callable[[str], None], seen: Callable[[int], None]) -> Checked:
+    """Look at every record; `tell` gets a line for each fault, `seen` how many were looked at. Raises CommandError."""
     if place.url is None:
-        return checking.check(place.folder, tell)
-    return asyncio.run(_check(place, tell))
+        return checking.check(place.folder, tell, seen)
+    return asyncio.run(_check(place, tell, seen))
 
 
 def copy(source: Place, target: Place, tell: Callable[[Moved], None]) -> Moved:
@@ -77,12 +77,12 @@ def copy(source: Place, target: Place, tell: Callable[[Moved], None]) -> Moved:
     return asyncio.run(_copy(source, target, tell))
 
 
-async def _check(place: Place, tell: Callable[[str], None]) -> Checked:
+async def _check(place: Place, tell: Callable[[str], None], seen: Callable[[int], None]) -> Checked:
     from kvsfs.server.bucket.storage import BucketStorage  # noqa: PLC0415 - an extra
 
     async with _opened(place) as storage:
         assert isinstance(storage, BucketStorage)
-        return await storage.check(tell)
+        return await storage.check(tell, seen)
 
 
 async def _copy(source: Place, target: Place, tell: Callable[[Moved], None]) -> Moved:

@@ -48,7 +48,7 @@ async def assert_sound(store: MemoryStore, name: str) -> None:
 async def mended(store: MemoryStore) -> list[str]:
     told: list[str] = []
     bucket = Bucket(store)
-    await BucketCheck(bucket, Registry(bucket), told.append).run()
+    await BucketCheck(bucket, Registry(bucket), told.append, lambda _: None).run()
     return told
 
 

@@ -129,3 +129,19 @@ def server_connections(server: RunningServer) -> list[str]:
     port = f":{int(server.url.rpartition(':')[2]):04X}"
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return [line[1] for line in lines if line[2].endswith(port) and line[3] == "01"][1:]
+
+
+def test_a_check_and_a_copy_of_records_show_how_far_they_are(sandbox: Sandbox, tmp_path: Path) -> None:
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    with running_server(data) as server, httpx.Client(base_url=server.url) as client:
+        local = StoreApi.create(client)
+        for number in range(3):
+            local.put(str(number), b"x")
+    with typed(sandbox, "serve", "--check", "--data", str(data)) as session:
+        session.expect_exact(f"{BEGUN_ANEW}3 records looked at{BEGUN_ANEW}")
+        session.expect_exact("3 records, 0 faults, 0 orphans removed")
+        assert ended(session) == ExitCode.OK
+    with typed(sandbox, "serve", "--data", str(data), "--copy-to", copy.as_uri()) as session:
+        session.expect_exact(f"{BEGUN_ANEW}3 records copied, 3 B{BEGUN_ANEW}")
+        session.expect_exact("1 stores, 3 records copied and read back (3 B), 0 there already")
+        assert ended(session) == ExitCode.OK

@@ -25,9 +25,12 @@ READ_BYTES = 1024**2
 class BucketCheck:
     """One look at everything."""
 
-    def __init__(self, bucket: Bucket, registry: Registry, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, bucket: Bucket, registry: Registry, tell: Callable[[str], None], seen: Callable[[int], None]
+    ) -> None:
         self._bucket = bucket
         self._tell = tell
+        self._seen = seen
         self._registry = registry
         self._records = 0
         self._damaged = 0
@@ -68,6 +71,7 @@ class BucketCheck:
         async for page in self._bucket.pages(places.records(store_id)):
             for meta in page:
                 self._records += 1
+                self._seen(self._records)
                 fault = await self._fault(meta["path"])
                 if fault is not None:
                     self._damaged += 1

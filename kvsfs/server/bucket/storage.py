@@ -183,9 +183,9 @@ class BucketStorage:
         """Enter a run."""
         await self._runs.enter(run)
 
-    async def check(self, tell: Callable[[str], None]) -> Checked:
+    async def check(self, tell: Callable[[str], None], seen: Callable[[int], None]) -> Checked:
         """Look at everything. Raises BucketUnavailable."""
-        return await BucketCheck(self._bucket, self._stores, tell).run()
+        return await BucketCheck(self._bucket, self._stores, tell, seen).run()
 
     async def close(self) -> None:
         """Write the last counts. A deletion under way is taken up by the next server that starts."""
