@@ -15,7 +15,7 @@ import time
 import trio
 
 from kvsfs.cache.blobs import Blob
-from kvsfs.core import content_types, names
+from kvsfs.core import content_types, names, provenance
 from kvsfs.core.content import Content, Sent
 from kvsfs.core.inodes import File, Folder, InodeTable
 from kvsfs.core.name_rules import NameRules
@@ -47,7 +47,7 @@ class Conflicts:
         head = await self._store.head_record(file.key)
         if head is None and not file.unanswered:
             file.stored = False
-        if head is None or not (content.superseded or _is_anothers(file, head)):
+        if head is None or not (content.superseded or _is_anothers(file, content, head)):
             return None
         return head
 
@@ -112,9 +112,10 @@ class Conflicts:
         raise AssertionError("unreachable")
 
 
-def _is_anothers(file: File, head: RecordHead) -> bool:
+def _is_anothers(file: File, content: Content, head: RecordHead) -> bool:
     """Tell whether a record is neither what we started from nor, by its size, what we have sent.
 
+    Of bytes that came without headers the time tells: nobody has changed the record since before they were sent.
     Without validators only the size tells. Nothing is known of what was there when a record was replaced unread:
     its listed size then has to do.
     """
@@ -122,9 +123,12 @@ def _is_anothers(file: File, head: RecordHead) -> bool:
         return False
     if not file.stored and not file.unanswered:
         return True  # there was none
-    if file.head is not None and None not in (file.head.validator, head.validator):
-        return file.head.validator != head.validator
-    if file.head is None and not file.listed_size:
+    if content.lacks_headers and None not in (content.asked_for, head.last_modified):
+        return not provenance.is_older(head.last_modified, content.asked_for)
+    known = None if content.lacks_headers else file.head
+    if known is not None and None not in (known.validator, head.validator):
+        return known.validator != head.validator
+    if known is None and not file.listed_size:
         return head.length != 0  # there was none, or an empty one
     return head.length is not None and head.content_encoding is None and head.length != file.listed_size
 

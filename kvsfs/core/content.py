@@ -104,6 +104,11 @@ class Content:
         return self.owed > max(self.stored_version, 0 if self.kept is None else self.kept.version)
 
     @property
+    def lacks_headers(self) -> bool:
+        """Whether no headers that were seen are known to be of the version that these bytes are, or came from."""
+        return self.unproven and not self.stored_version  # else they are those of what was uploaded
+
+    @property
     def uploading(self) -> bool:
         """Whether a version is frozen for an upload."""
         return self._frozen is not None

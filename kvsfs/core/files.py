@@ -264,7 +264,9 @@ class File(Inode):
         sent = tuple(self.unanswered)
         if self.origin not in (None, self.key):
             return replace(self.beneath, stored=self.stored, sent=sent)
-        return Base(self.stored, None if self.head is None else self.head.validator, self.listed_size, sent)
+        is_of_others = self.content is not None and self.content.lacks_headers  # maybe: a newer version's
+        validator = None if self.head is None or is_of_others else self.head.validator
+        return Base(self.stored, validator, self.listed_size, sent)
 
     def replaces(self, base: Base) -> None:
         """Take over what is known of the record under a key that is the file's own by now."""

@@ -27,10 +27,11 @@ def is_of(content: Content, head: RecordHead) -> bool:
     """
     if head.validator is None or (head.length is not None and head.length != content.size):
         return False
-    return _is_older(head.last_modified, content.asked_for) or _is_md5(content, head)
+    return is_older(head.last_modified, content.asked_for) or _is_md5(content, head)
 
 
-def _is_older(last_modified: str | None, asked_for: str | None) -> bool:
+def is_older(last_modified: str | None, asked_for: str | None) -> bool:
+    """Tell whether a record was last modified before the store began to send its bytes; False where that is unknown."""
     if last_modified is None or asked_for is None:
         return False
     modified, asked = _moment(last_modified), _moment(asked_for)

@@ -426,9 +426,7 @@ def _takes_bytes(file: File, length: int, asked_at: float) -> bool:
 
 
 def _is_proven(content: Content) -> bool:
-    if content.unproven and not content.stored_version:  # else the headers are those of what was uploaded
-        return False
-    return content.complete or content.resumable
+    return not content.lacks_headers and (content.complete or content.resumable)
 
 
 def _only_name(inode: File | Folder) -> Sequence[bytes]:

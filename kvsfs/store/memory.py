@@ -4,6 +4,7 @@ Deterministic, nothing expires, nothing is limited. What tests may turn:
 
     page_size           the most keys that one page holds, whatever was asked for
     validators          off: no ETag and no Last-Modified, as the API may answer
+    dates               on: Last-Modified as well
     before              awaited at the start of each operation with its name and key: to hold it, delay it or
                         make it fail; what it raises is what the operation raises
     after               awaited when an operation on one store has done its work, before it answers: an answer
@@ -92,6 +93,7 @@ class MemoryStoreCollection:
     ) -> None:
         self.page_size = page_size
         self.validators = validators
+        self.dates = False
         self.before = before
         self.after = after
         self.piece = piece
@@ -407,6 +409,7 @@ class MemoryStore:
             content_encoding=encoding,
             length=len(stored) if encoding is None else None,
             etag=f'"{digest}"' if self._collection.validators else None,
+            last_modified=format_datetime(written_at, usegmt=True) if self._collection.dates else None,
             accepts_ranges=encoding is None,
         )
         return _Record(stored, head)
