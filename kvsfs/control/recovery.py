@@ -104,7 +104,7 @@ def _described(path: str) -> Found:
 
 def _shown(label: str) -> str:
     """Give the path that a label stands for: file names, none of which leads out of a folder."""
-    raw = names.decode(RecordKey(label)) if names.is_key(label) else b"unknown"
+    raw = names.decode(RecordKey(label)) if names.is_key(label, names.MAX_SHOWN_LENGTH) else b"unknown"
     return os.fsdecode(b"/".join(map(names.display, raw.split(b"/"))))
 
 

@@ -83,7 +83,7 @@ class Conflicts:
         """Store our bytes under a name of their own, beside the record."""
         assert file.parent is not None
         folder, component = self._place_beside(file.parent, file.component)
-        key = names.encode(folder.path + component)
+        key = names.encode(folder.path + component, folder.longest_key)
         kind = file.content_type or content_types.guess(file.component, blob.pread(64 * 1024, 0), whole=False)
         await self._store.set_record(key, FileBody(blob.fd, blob.size), content_type=kind)
         if component not in folder.files:  # else a listing was quicker
@@ -147,7 +147,7 @@ def _show_the_other(file: File, content: Content, head: RecordHead) -> None:
 
 def _fits(folder: Folder, component: bytes) -> bool:
     try:
-        names.encode(folder.path + component)
+        names.encode(folder.path + component, folder.longest_key)
     except FileError:
         return False
     return True

@@ -124,7 +124,7 @@ class DeferredDeletes:
 
     def bury_marker(self, folder: Folder) -> None:
         """Have an empty folder's marker deleted. No checkpoint."""
-        self.bury_stray(names.encode(folder.path), folder)
+        self.bury_stray(RecordKey(folder.prefix), folder)
 
     def bury_stray(self, key: RecordKey, folder: Folder, sizes: tuple[int | None, ...] = ()) -> None:
         """Have a record deleted that may be there after an upload without an answer, under no file's key.
@@ -341,7 +341,7 @@ class DeferredDeletes:
     def _note_removal(self, ghost: Ghost) -> None:
         """Let no page that was asked for before bring the name back."""
         path = ghost.folder.path + ghost.component
-        if path and names.encode(path) == ghost.key:
+        if path and names.encode_local(path) == ghost.key:
             ghost.folder.note_removal(ghost.component, trio.current_time())
 
     def _settled(self, key: RecordKey) -> None:

@@ -97,7 +97,7 @@ class FileSystem:
         self._rules = NameRules.of(tuning)
         self._blobs = cache.blobs
         self._background = Background(nursery)
-        self.inodes = InodeTable(ownership, created_ns, numbers)
+        self.inodes = InodeTable(ownership, created_ns, numbers, has_layout=tuning.layout is not None)
         self._attributes = KeptAttributes(AttributeRows(cache.database), self.inodes, nursery)
         self._attributes.restore([self.inodes.root])
         self._versions = Versions(

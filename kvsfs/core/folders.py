@@ -55,6 +55,8 @@ class Folder(Inode):
     path: bytes = b""
     """Raw path from the root with a slash behind it; empty for the root."""
     prefix: str = ""
+    longest_key: int = names.MAX_KEY_LENGTH
+    """Characters of a key in it: more than the API allows where a layout's folder, which no store sees, is in front."""
     marker: bool = False
     """Whether the store has this folder's marker record."""
     marker_changed_at: float = -math.inf

@@ -37,7 +37,16 @@ class InodeTable:
     expect) or the kernel knows it.
     """
 
-    def __init__(self, ownership: Ownership, default_time_ns: int, numbers: Numbers | None = None) -> None:
+    def __init__(
+        self,
+        ownership: Ownership,
+        default_time_ns: int,
+        numbers: Numbers | None = None,
+        *,
+        has_layout: bool = False,
+    ) -> None:
+        """With a layout the first folder of a path is in no record's key."""
+        self._has_layout = has_layout
         numbers = numbers or Numbers()
         self.ownership = ownership
         self.default_time_ns = default_time_ns
@@ -120,17 +129,18 @@ class InodeTable:
         """Give a folder another name, which nothing else has: all keys below it change."""
         if folder.parent is not None:
             del folder.parent.folders[folder.component]
-        folder.parent, folder.component = parent, component
+        folder.parent, folder.component, folder.longest_key = parent, component, parent.longest_key
         parent.folders[component] = folder
         parent.removals.pop(component + b"/", None)
         self._move_below(folder, parent.path + component + b"/")
 
     def _move_below(self, folder: Folder, path: bytes) -> None:
-        folder.path, folder.prefix, folder.changed_at = path, names.encode_prefix(path), math.inf
+        folder.path, folder.prefix, folder.changed_at = path, names.encode_local(path), math.inf
         folder.removals.clear()
         for file in folder.files.values():
             file.key, file.changed_at = names.encode_local(path + file.component), math.inf
         for below in folder.folders.values():
+            below.longest_key = folder.longest_key
             self._move_below(below, path + below.component + b"/")
 
     def folder_at(self, path: bytes) -> Folder:
@@ -219,6 +229,9 @@ class InodeTable:
     def _new_folder(
         self, parent: Folder | None, component: bytes, path: bytes, *, local_only: bool = False
     ) -> Folder:
+        longest = names.MAX_KEY_LENGTH if parent is None else parent.longest_key
+        if self._has_layout and parent is not None and parent.parent is None and not local_only:
+            longest += len(names.encode_prefix(path))
         folder = Folder(
             number=self._take_number(),
             parent=parent,
@@ -230,7 +243,8 @@ class InodeTable:
             mtime_ns=self.default_time_ns,
             ctime_ns=self.default_time_ns,
             path=path,
-            prefix=names.encode_local(path) if local_only else names.encode_prefix(path),
+            prefix=names.encode_local(path) if local_only else names.encode_prefix(path, longest),
+            longest_key=longest,
             local_only=local_only,
         )
         self._by_number[folder.number] = folder

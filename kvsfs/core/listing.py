@@ -289,7 +289,7 @@ class Lister:
         folder.half_known = frozenset(open_still)
 
     def _see_all(self, folder: Folder, entries: Sequence[KeyEntry], seen: _Seen) -> None:
-        components = names.plain_components([e.key for e in entries], folder.prefix) if entries else None
+        components = _plain_components(folder, entries)
         if components is None:
             for entry in entries:
                 self._see(folder, entry, seen)
@@ -301,7 +301,7 @@ class Lister:
     def _see(self, folder: Folder, entry: KeyEntry, seen: _Seen) -> None:
         if self._is_hidden(entry.key):
             return
-        if not names.is_key(entry.key) or not entry.key.startswith(folder.prefix):
+        if not names.is_key(entry.key, folder.longest_key) or not entry.key.startswith(folder.prefix):
             log.warning("the store lists %r, which is no key of this folder: not shown", entry.key)
             return
         path = names.decode(entry.key)[len(folder.path) :]
@@ -389,9 +389,9 @@ def _key_and_prefix(folder: Folder, component: bytes) -> tuple[RecordKey | None,
     Raises FileError(ENAMETOOLONG) where neither can.
     """
     path = folder.path + component
-    key = names.encode(path) if path else None
+    key = names.encode(path, folder.longest_key) if path else None
     try:
-        return key, names.encode_prefix(path + b"/")
+        return key, names.encode_prefix(path + b"/", folder.longest_key)
     except FileError:
         return key, None
 
@@ -404,8 +404,14 @@ def _components_at(folder: Folder, cursor: str) -> Iterator[bytes]:
     if not cursor.startswith(folder.prefix):
         return
     for end in range(len(folder.prefix) + 1, len(cursor) + 1):
-        if cursor[end : end + 1] in ("!", "") and names.is_key(cursor[:end]):
+        if cursor[end : end + 1] in ("!", "") and names.is_key(cursor[:end], folder.longest_key):
             yield names.decode(RecordKey(cursor[:end]))[len(folder.path) :]
+
+
+def _plain_components(folder: Folder, entries: Sequence[KeyEntry]) -> list[bytes] | None:
+    if not entries:
+        return None
+    return names.plain_components([e.key for e in entries], folder.prefix, folder.longest_key)
 
 
 def _arrive(child: File | Folder, seen: _Seen) -> None:
@@ -461,9 +467,9 @@ def _next_cursor(folder: Folder, cursor: str | None, page: KeyPage) -> str:
     following = page.next_exclusive_start_key or (page.items[-1].key if page.items else None)
     if following is None or (cursor is not None and following <= cursor):
         raise ProtocolViolation("the store's listing does not advance from page to page")
-    if page.items and names.is_key(page.items[-1].key):
+    if page.items and names.is_key(page.items[-1].key, folder.longest_key):
         component, slash, _ = names.decode(page.items[-1].key)[len(folder.path) :].partition(b"/")
         if slash:
-            past = names.past_folder(names.encode_prefix(folder.path + component + b"/"))
+            past = names.past_folder(names.encode_local(folder.path + component + b"/"))
             return max(past, following)
     return following

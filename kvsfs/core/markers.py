@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import trio
 
-from kvsfs.core import content_types, names
+from kvsfs.core import content_types
 from kvsfs.core.background import Background
 from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.inodes import Folder
@@ -16,6 +16,7 @@ from kvsfs.core.listing import Lister
 from kvsfs.errors import StoreError
 from kvsfs.store.bodies import BytesBody
 from kvsfs.store.protocol import Store
+from kvsfs.types import RecordKey
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class Markers:
                 log.info("the folder /%s has a marker beside its records: %s", shown, error)
 
     async def _put(self, folder: Folder) -> None:
-        key = names.encode(folder.path)
+        key = RecordKey(folder.prefix)
         await self._deletes.exhume(key)  # that of a folder which had this name
         await self._store.set_record(key, BytesBody(b""), content_type=content_types.MARKER)
         folder.marker, folder.marker_changed_at = True, trio.current_time()
@@ -137,7 +138,7 @@ class Markers:
         self.filled(folder.parent if folder.bare else folder)
 
     async def _delete(self, folder: Folder) -> None:
-        await self._store.delete_record(names.encode(folder.path))
+        await self._store.delete_record(RecordKey(folder.prefix))
         folder.marker, folder.marker_changed_at = False, trio.current_time()
         self._refused.discard(folder)
 

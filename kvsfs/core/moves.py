@@ -142,7 +142,7 @@ class Moves:
         """Store one record under its new key, if that is quickly done."""
         for file in _files(folder):
             if file.stored and not file.dirty:
-                new = names.encode(path + _below(file, folder))
+                new = self._rules.key_of(path + _below(file, folder))
                 sent = None
                 with trio.move_on_after(REPLY_SECONDS):
                     sent = await self._send_under(file, new)
@@ -194,7 +194,7 @@ class Moves:
                 self._leave(file, path + _below(file, folder))
         except OSError:
             for below in marked:
-                self._deletes.revoke(names.encode(below.path), None)
+                self._deletes.revoke(RecordKey(below.prefix), None)
                 below.marker = True
             for file, origin, base in before:
                 self._deletes.revoke(file.key, file)
@@ -260,7 +260,7 @@ def _locks(folder: Folder) -> set[trio.Lock]:
 def _check_names(folder: Folder, path: bytes, rules: NameRules) -> None:
     """Raise FileError(ENAMETOOLONG) if a key would get too long."""
     for below in _folders(folder):
-        names.encode_prefix(path + below.path[len(folder.path) :])
+        rules.require_length(names.encode_local(path + below.path[len(folder.path) :]))
     for file in _files(folder):
         if not file.local_only:
             rules.key_of(path + _below(file, folder))

@@ -96,12 +96,12 @@ class NameRules:
         """Give the raw path where a record of that path's name is shown."""
         if self.layout is None:
             return path
-        return names.decode(self.layout.shown(self.layout.bare(names.encode(path))))
+        return names.decode(self.layout.shown(self.layout.bare(names.encode_local(path))))
 
     def require_folder(self, path: bytes) -> None:
         """Raise RequestRefused for the raw path of a new folder that the layout has no place for."""
         if self.layout is not None:
-            self.layout.stored(names.encode_prefix(path))
+            self.layout.stored(names.encode_local(path))
 
     def is_fixed(self, folder: Folder) -> bool:
         """Tell whether a folder is always there: with no marker, and not to be removed or renamed."""
@@ -112,13 +112,18 @@ class NameRules:
         if self.is_fixed(folder):
             raise RequestRefused(f"{folder.prefix}: the folder belongs to a collection of the store's schema")
 
-    def _key_of(self, path: bytes) -> RecordKey:
-        key = names.encode(path)
-        if len(key) > self.longest_key:
+    def require_length(self, key: RecordKey) -> None:
+        """Raise FileError(ENAMETOOLONG) for a key, or a folder's, that is too long for the store."""
+        length = len(self.key_in_store(key))
+        if length > self.longest_key:
+            whose = "the API allows" if self.longest_key == names.MAX_KEY_LENGTH else "--prefix leaves"
             raise FileError(
-                errno.ENAMETOOLONG,
-                f"the key would be {len(key)} long, with --prefix {self.longest_key} are left",
+                errno.ENAMETOOLONG, f"the key would be {length} characters long, {whose} {self.longest_key}"
             )
+
+    def _key_of(self, path: bytes) -> RecordKey:
+        key = names.encode(path, None)
+        self.require_length(key)
         return key
 
 

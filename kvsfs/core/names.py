@@ -37,7 +37,10 @@ from kvsfs.types import RecordKey
 MAX_KEY_LENGTH = 256
 """Characters of a key, which are bytes (the API's limit)."""
 
-_KEY = re.compile(rf"[a-zA-Z0-9!\-_.'()]{{1,{MAX_KEY_LENGTH}}}")
+MAX_SHOWN_LENGTH = 2 * MAX_KEY_LENGTH
+"""Of a key as it is shown: in a layout it has its folder in front, whose name could be a key."""
+
+_KEY = re.compile(r"[a-zA-Z0-9!\-_.'()]+")
 _PLAIN = re.compile(r"(?:\n[a-zA-Z0-9\-_.'()]+)+")
 _FOREIGN = re.compile(rb"[^a-zA-Z0-9!\-_.'()]")
 _HEX_PAIRS = {b"%02X" % code: code for code in range(1, 256) if _FOREIGN.fullmatch(bytes([code]))}
@@ -53,28 +56,28 @@ _TAKEN_FOR_ANOTHER = re.compile(rb"\A\.?!(?=(?:21)*2E\Z)|!(?=(?:21)*2F\Z)")
 _ONE_MORE_21 = re.compile(rb"(\A\.?!)21(?=(?:21)*2E\Z)|(!)21(?=(?:21)*2F\Z)")
 
 
-def is_key(text: str) -> bool:
+def is_key(text: str, longest: int = MAX_KEY_LENGTH) -> bool:
     """Whether the API takes this text as a record's key."""
-    return _KEY.fullmatch(text) is not None
+    return len(text) <= longest and _KEY.fullmatch(text) is not None
 
 
-def encode(path: bytes) -> RecordKey:
-    """Return the key of the record at this raw path.
+def encode(path: bytes, longest: int | None = MAX_KEY_LENGTH) -> RecordKey:
+    """Return the key of the record at this raw path, of any length where `longest` is None.
 
     Raises FileError: ENAMETOOLONG where the key is longer than the API allows, EINVAL for the empty path
     and for NUL.
     """
     if not path:
         _refuse("an empty path names no record")
-    return RecordKey(_encoded(path))
+    return RecordKey(_encoded(path, longest))
 
 
 def encode_local(path: bytes) -> RecordKey:
     """Return what `encode` does for a path that no store is to have, of any length: the API never sees it."""
-    return RecordKey(_encoded(path, longest=None))
+    return RecordKey(_encoded(path, None))
 
 
-def encode_prefix(path: bytes) -> str:
+def encode_prefix(path: bytes, longest: int = MAX_KEY_LENGTH) -> str:
     """Return what the key of every record below this folder begins with.
 
     `path` ends in `/`, or is empty for the whole store. `encode(folder + rest)` is `encode_prefix(folder) +
@@ -83,22 +86,22 @@ def encode_prefix(path: bytes) -> str:
     """
     if path and not path.endswith(b"/"):
         raise ValueError(f"a folder's path ends in '/': {path!r}")
-    return _encoded(path)
+    return _encoded(path, longest)
 
 
 def decode(key: RecordKey) -> bytes:
     """Return the raw path of a record.
 
-    Raises ProtocolViolation where `key` is none that the API would take. It must not get a name: `~` would be
-    shown as `~`, and come back as the key `!7E`.
+    Raises ProtocolViolation where `key` is none that the API would take, with a layout's folder in front or not.
+    It must not get a name: `~` would be shown as `~`, and come back as the key `!7E`.
     """
-    if not is_key(key):
+    if not is_key(key, MAX_SHOWN_LENGTH):
         raise ProtocolViolation(f"the store lists a key that is not one: {key!r}")
     raw = key.encode("ascii")
     return _SEQUENCE.sub(_decode_sequence, raw) if b"!" in raw else raw
 
 
-def plain_components(keys: Sequence[str], prefix: str) -> list[bytes] | None:
+def plain_components(keys: Sequence[str], prefix: str, longest: int = MAX_KEY_LENGTH) -> list[bytes] | None:
     """Return the components of keys that stand as they are for names in the folder with a prefix.
 
     None when one of them does not: then each is for `decode`. All at once this takes a tenth of the time.
@@ -108,7 +111,7 @@ def plain_components(keys: Sequence[str], prefix: str) -> list[bytes] | None:
         if text.count("\n" + prefix) != len(keys):
             return None
         text = text.replace("\n" + prefix, "\n")
-    if not _PLAIN.fullmatch(text) or max(map(len, keys)) > MAX_KEY_LENGTH:
+    if not _PLAIN.fullmatch(text) or max(map(len, keys)) > longest:
         return None
     components = text.encode("ascii").split(b"\n")[1:]
     return components if len(components) == len(keys) else None
@@ -175,12 +178,12 @@ def strict_component(name: bytes) -> bytes:
         _refuse(
             f"{_readable(name)}: a key cannot hold {_character_at(name, foreign.start())} (--names strict)"
         )
-    if raw != name or _encoded(raw).encode("ascii") != name:
+    if raw != name or _encoded(raw, None).encode("ascii") != name:
         _refuse(f"{_readable(name)}: this '!' would have to be encoded (--names strict)")
     return raw
 
 
-def _encoded(path: bytes, longest: int | None = MAX_KEY_LENGTH) -> str:
+def _encoded(path: bytes, longest: int | None) -> str:
     if b"\0" in path:
         _refuse("a name cannot hold the byte 00")
     escaped = _SEQUENCE.sub(_mark_literal, path) if b"!" in path else path

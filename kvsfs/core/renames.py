@@ -81,7 +81,7 @@ class Renames:
             if not file.dirty and file.origin is None:
                 file.origin = file.key
             local_only = self._rules.is_local_only(folder, names.display(component))
-            key = None if local_only else names.encode(folder.path + component)
+            key = None if local_only else names.encode(folder.path + component, folder.longest_key)
             self._deletes.bury(file, heir=file, heir_key=key)
         self._take_place(file, folder, component, target if isinstance(target, File) else None)
         if file.origin == file.key:  # back again: what is known of its record stays true

@@ -19,9 +19,6 @@ from kvsfs.types import ByteRange, ContentEncoding, KeyEntry, KeyPage, RecordHea
 
 log = logging.getLogger(__name__)
 
-LONGEST = 256
-"""Characters of a key (the API's limit), and of one with its folder."""
-
 NOTHING = KeyPage(items=(), is_truncated=False, next_exclusive_start_key=None)
 
 
@@ -164,7 +161,7 @@ class LayoutStore:
             items=tuple(
                 entry.renamed(RecordKey(shelf.prefix + entry.key))
                 for entry in page.items
-                if self._layout.home(entry.key) is shelf and _fits(shelf, entry.key)
+                if self._layout.home(entry.key) is shelf
             ),
             is_truncated=page.is_truncated,
             next_exclusive_start_key=shelf.prefix + following if page.is_truncated and following else None,
@@ -203,14 +200,6 @@ class LayoutStore:
                 "again to see the new ones"
             )
         self._as_mounted = False
-
-
-def _fits(shelf: Shelf, key: str) -> bool:
-    """Tell whether a key can be shown: that of the view may be no longer than the API's."""
-    if len(shelf.prefix) + len(key) <= LONGEST:
-        return True
-    log.warning("%s is too long for the folder %s: --layout keys, the default, shows it", key, shelf.name)
-    return False
 
 
 def _with(fixed: list[KeyEntry], page: KeyPage) -> KeyPage:

@@ -244,16 +244,30 @@ def test_a_schema_that_changes_hides_nothing(caplog: pytest.LogCaptureFixture) -
     on_mock_clock(main)
 
 
-def test_a_key_that_is_too_long_with_its_folder_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_collections_folder_takes_nothing_of_the_length_of_a_key() -> None:
     async def main() -> None:
+        longest, in_folder = "img-".ljust(256, "x"), "img-".ljust(200, "d") + "!2F" + "f" * 53
         async with by_collection() as m:
-            fits = "img-" + "x" * (256 - len("images!2Fimg-"))
-            await m.other.put(fits, b"1")
-            await m.other.put(f"{fits}x", b"2")
-            assert await m.names("images") == [fits]
-            assert f"{fits}x is too long for the folder images" in caplog.text
+            await m.other.put(longest, b"1")
+            await m.other.put(in_folder, b"2")
+            folder, _, name = in_folder.partition("!2F")
+            assert await m.names("images") == [folder, longest]
+            assert await m.names(f"images/{folder}") == [name]
+            assert await m.read_file(f"images/{longest}") == b"1"
+            assert await m.read_file(f"images/{folder}/{name}") == b"2"
+            for path in (f"images/{longest}x", f"images/{folder}/{name}x", ".other/" + "o" * 257):
+                with pytest.raises(KvsfsError) as error:
+                    await m.create(path)
+                assert errno_in(error.value) == errno.ENAMETOOLONG
             with pytest.raises(KvsfsError) as error:
-                await m.create(f"images/{fits}x")
+                await m.rename(f"images/{folder}/{name}", f"images/{folder}/{name}x")
             assert errno_in(error.value) == errno.ENAMETOOLONG
+            await m.write_file(".other/" + "o" * 256, b"3")
+            await m.rename(f"images/{folder}/{name}", "images/" + "img-".ljust(256, "y"))
+            await m.write_file(f"images/{longest}", b"4")
+            await m.remount()
+            assert await m.read_file(f"images/{longest}") == b"4"
+            await m.unlink(f"images/{longest}")
+            assert await m.other.records() == {"o" * 256: b"3", "img-".ljust(256, "y"): b"2"}
 
     on_mock_clock(main)

@@ -285,11 +285,19 @@ def test_paths_that_no_key_can_hold(path: bytes) -> None:
     assert errno_of(raised) == errno.EINVAL
 
 
-@pytest.mark.parametrize("text", ["", "a" * 257, "a/b", "a b", "~", "é", "a\n", "\n", "a%20"])
+@pytest.mark.parametrize("text", ["", "a" * 513, "a/b", "a b", "~", "é", "a\n", "\n", "a%20"])
 def test_texts_that_are_no_keys_get_no_path(text: str) -> None:
     assert not names.is_key(text)
     with pytest.raises(ProtocolViolation):
         names.decode(RecordKey(text))
+
+
+def test_a_key_has_256_characters_and_its_layouts_folder_in_front_as_many() -> None:
+    key = RecordKey("images".ljust(256, "s") + "a" * 256)
+    assert not names.is_key(key[:257])
+    assert names.is_key(key[:256])
+    assert names.decode(key) == key.encode()
+    assert names.plain_components([key[:257]], "") is None
 
 
 def test_the_whole_alphabet_of_keys_and_nothing_else() -> None:
