@@ -22,9 +22,14 @@ _BY_STATUS: Mapping[int, type[StoreError]] = {
     401: errors.NotAuthorized,
     402: errors.QuotaExceeded,
     403: errors.PermissionDenied,
+    408: errors.StoreUnreachable,
     413: errors.RecordTooLarge,
     429: errors.RateLimited,
 }
+
+_HEALING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+"""408 is about the time that a request took: that of a laptop which was asleep amid an upload or, by some proxies, what
+stands on a connection that was idle (RFC 9110, 15.5.9). As a refusal it would keep the record from ever being sent."""
 
 _HINTS: Mapping[type[StoreError], str] = {
     errors.NotAuthorized: "check the token",
@@ -93,8 +98,8 @@ def from_status(
 
 
 def as_attempt(error: StoreError, headers: Mapping[str, str]) -> StoreError | Transient:
-    """Wrap an answered error that another attempt may heal: 429 and 5xx."""
-    if error.status == HTTPStatus.TOO_MANY_REQUESTS or (error.status or 0) >= 500:
+    """Wrap an answered error that another attempt may heal: 408, 429 and 5xx."""
+    if error.status in _HEALING or (error.status or 0) >= 500:
         return Transient(error, parse_retry_after(headers.get("retry-after")))
     return error
 

@@ -105,6 +105,7 @@ def write(content: bytes) -> Callable[[ApifyStore], Awaitable[RecordHead]]:
 
 
 TRANSIENT: dict[str, Step] = {
+    "408": answering(408, error_body("invalid-request", "The body arrives too slowly.")),
     "429": answering(429, error_body("rate-limit-exceeded")),
     "500": answering(500),
     "502 with HTML": answering(502, b"<html>Bad gateway</html>"),
