@@ -38,6 +38,7 @@ from kvsfs.core.learning import Learner
 from kvsfs.core.listing import Lister
 from kvsfs.core.local_only import LocalOnly
 from kvsfs.core.markers import Markers
+from kvsfs.core.merging import Merger
 from kvsfs.core.moves import Moves
 from kvsfs.core.name_rules import NameRules
 from kvsfs.core.numbers import Numbers
@@ -117,11 +118,8 @@ class FileSystem:
         self._deletes = DeferredDeletes(store, cache.journal, self._background, tuning.grace)
         self._lister = Lister(
             Pages(store, self._background),
-            self.inodes,
-            self._versions,
-            self._local,
+            Merger(self.inodes, self._versions, self._local, self._attributes, self._deletes.hides),
             self._attributes,
-            self._deletes.hides,
             tuning.listing_ttl,
         )
         self._local.restore(self.inodes.root)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
 import trio
 
 from kvsfs.core import names
 from kvsfs.core.attributes import KeptAttributes
-from kvsfs.core.files import NEVER
 from kvsfs.core.handles import FolderHandle
-from kvsfs.core.inodes import File, Folder, InodeTable, ListingPass
-from kvsfs.core.local_only import LocalOnly
+from kvsfs.core.inodes import File, Folder, ListingPass
+from kvsfs.core.merging import Merger, Seen
 from kvsfs.core.pages_ahead import Pages
-from kvsfs.core.versions import Versions
 from kvsfs.errors import FileError, ProtocolViolation, StoreUnreachable
-from kvsfs.types import KeyEntry, KeyPage, RecordKey
+from kvsfs.types import KeyPage, RecordKey
 
 log = logging.getLogger(__name__)
 
@@ -46,46 +42,16 @@ LOOKUP_PAGE = 100
 """Keys asked for with one name: enough to find a folder behind names that go on with an encoded byte."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """Which pass saw something, and when its page was asked for: the answer is no older than that."""
-
-    listing: ListingPass
-    requested_at: float
-    is_first: bool = False
-    """Whether no page that was asked for later can have told of these keys: the current pass goes on."""
-    new: list[File | Folder] = field(default_factory=list)
-    """What was not known before."""
-
-
 class Lister:
     """Keeps the folders' `files` and `folders` in step with the store.
 
-    A folder is known through its current `ListingPass`. What this mount changed after a page was asked for
-    wins over the page (`changed_at`, `removals`), and so does what a page of the current pass showed that was
-    asked for later: of two passes that overlap, the older one brings no name back. Names lead to inodes only
-    here and in `InodeTable`.
-
-    Every await is one page or one lookup; whatever happened to the folder meanwhile is merged by the rule
-    above, so no lock is held but the pass's own.
+    A folder is known through its current `ListingPass`. Every await is one page or one lookup; whatever happened to
+    the folder meanwhile is merged (`Merger`), so no lock is held but the pass's own.
     """
 
-    def __init__(
-        self,
-        pages: Pages,
-        inodes: InodeTable,
-        versions: Versions,
-        local: LocalOnly,
-        attributes: KeptAttributes,
-        is_hidden: Callable[[str], bool],
-        ttl: float,
-    ) -> None:
-        """`is_hidden` tells which keys are gone here, though the store has them still."""
+    def __init__(self, pages: Pages, merger: Merger, attributes: KeptAttributes, ttl: float) -> None:
         self._pages = pages
-        self._is_hidden = is_hidden
-        self._inodes = inodes
-        self._versions = versions
-        self._local = local
+        self._merger = merger
         self._attributes = attributes
         self._ttl = ttl
         self._pass_numbers = itertools.count(1)
@@ -95,8 +61,9 @@ class Lister:
     async def find(self, folder: Folder, name: bytes) -> File | Folder | None:
         """Find what a name stands for; None when the store has no such key.
 
-        A name that is known is answered without a request, also while the listing is out of date. Raises
-        StoreError, FileError(ENAMETOOLONG).
+        A name that is known is answered without a request, also while the listing is out of date; it is not while
+        a folder of that name, which goes before the record, may be on the next page. Raises StoreError,
+        FileError(ENAMETOOLONG).
         """
         component = _component_of(name)
         known = folder.child(name)
@@ -235,14 +202,14 @@ class Lister:
         first keys with that prefix nearly always hold the answer to both.
         """
         key, prefix = _key_and_prefix(folder, component)
-        seen = _Seen(listing, trio.current_time())
+        seen = Seen(listing, trio.current_time())
         page = await self._pages.first(key or prefix or "", LOOKUP_PAGE)
         entries = page.items
         if prefix and page.is_truncated and entries and entries[-1].key < prefix:
             entries += (await self._pages.first(prefix, 1)).items
         for entry in entries:
             if entry.key == key or (prefix and entry.key.startswith(prefix)):
-                self._see(folder, entry, seen)
+                self._merger.see(folder, entry, seen)
         folder.half_known -= {component}
         self._attributes.restore(seen.new)
 
@@ -257,7 +224,7 @@ class Lister:
                 listing.ahead = self._pages.below(prefix)
             fetched = await listing.ahead.after(listing.cursor)
             seen, page = (
-                _Seen(listing, fetched.requested_at, is_first=folder.listing is listing),
+                Seen(listing, fetched.requested_at, is_first=folder.listing is listing),
                 fetched.page,
             )
             if folder.prefix != prefix:  # renamed meanwhile: this pass is of no use any more
@@ -265,7 +232,7 @@ class Lister:
                 return
             listing.took += trio.current_time() - begun
             arrived = len(listing.arrivals)
-            self._see_all(folder, page.items, seen)
+            self._merger.see_all(folder, page.items, seen)
             listing.barren = listing.barren + 1 if len(listing.arrivals) == arrived else 0
             self._attributes.restore(seen.new)
             listing.pages += 1
@@ -278,103 +245,15 @@ class Lister:
                 listing.asked.append((LAST_KEY, seen.requested_at))
                 listing.complete = folder.listed_once = True
                 folder.half_known = frozenset()
-                self._sweep(folder, listing)
+                self._merger.sweep(folder, listing)
 
-    def _note_half_known(self, folder: Folder, listing: ListingPass, seen: _Seen) -> None:
+    def _note_half_known(self, folder: Folder, listing: ListingPass, seen: Seen) -> None:
         """Note whose folder only a later page would tell, of the records that came, and which ones are known now."""
         assert listing.cursor is not None
         files = map(folder.files.get, _components_at(folder, listing.cursor))
         new = {file.component for file in files if file is not None and file in seen.new}
         open_still = (c for c in folder.half_known | new if not self._covers(listing, folder, c))
         folder.half_known = frozenset(open_still)
-
-    def _see_all(self, folder: Folder, entries: Sequence[KeyEntry], seen: _Seen) -> None:
-        components = _plain_components(folder, entries)
-        if components is None:
-            for entry in entries:
-                self._see(folder, entry, seen)
-            return
-        for component, entry in zip(components, entries, strict=True):
-            if not self._is_hidden(entry.key):
-                self._see_file(folder, component, entry, seen)
-
-    def _see(self, folder: Folder, entry: KeyEntry, seen: _Seen) -> None:
-        if self._is_hidden(entry.key):
-            return
-        if not names.is_key(entry.key, folder.longest_key) or not entry.key.startswith(folder.prefix):
-            log.warning("the store lists %r, which is no key of this folder: not shown", entry.key)
-            return
-        path = names.decode(entry.key)[len(folder.path) :]
-        component, slash, below = path.partition(b"/")
-        if slash:
-            below_it = self._see_folder(folder, component, entry.key, seen)
-            if below_it is not None and not below:
-                _see_marker(below_it, entry, seen)
-            return
-        if not path:
-            _see_marker(folder, entry, seen)
-        if path or entry.size:
-            self._see_file(folder, component, entry, seen)
-
-    def _see_folder(self, parent: Folder, component: bytes, key: RecordKey, seen: _Seen) -> Folder | None:
-        folder = parent.folders.get(component)
-        if folder is None:
-            if parent.removals.get(component + b"/", NEVER) >= seen.requested_at:
-                return None
-            if _is_outdated(parent, key, seen):
-                return None
-            if component in parent.files:
-                self._versions.names_gone(parent.files[component])
-            folder = self._inodes.add_folder(
-                parent, component, local_only=self._local.covers(parent, component)
-            )
-            seen.new.append(folder)
-            self._local.restore(folder)
-        if not folder.listed:
-            _ask_from_now_on(folder)
-        _arrive(folder, seen)
-        return folder
-
-    def _see_file(self, parent: Folder, component: bytes, entry: KeyEntry, seen: _Seen) -> None:
-        file = parent.files.get(component)
-        if file is None:
-            if parent.removals and parent.removals.get(component, NEVER) >= seen.requested_at:
-                return
-            if _is_outdated(parent, entry.key, seen):
-                return
-            file = self._inodes.add_file(parent, component, entry.key)
-            file.listed_size = entry.size
-            seen.new.append(file)
-        _arrive(file, seen)
-        if file.changed_at == math.inf and not file.local_only:
-            file.stored = (
-                True  # somebody else's, under a name that is ours too: to be replaced, or removed with it
-            )
-        elif file.changed_at < seen.requested_at:
-            file.stored, file.missed_at = True, NEVER
-            if file.listed_size != entry.size:
-                file.listed_size = entry.size
-                self._versions.outdated(file, None)
-                self._attributes.forget(file)
-
-    def _sweep(self, folder: Folder, listing: ListingPass) -> None:
-        """Take out what a complete pass did not see, unless it is this mount's own and newer."""
-        for child in list(folder.children()):
-            if child.listed_by >= listing.number:
-                continue
-            if not _is_ours(child, listing.started):
-                self._take_out(child)
-            elif isinstance(child, File) and child.changed_at < listing.started:
-                self._versions.missed(child)
-        folder.removals = {c: at for c, at in folder.removals.items() if at >= listing.started}
-
-    def _take_out(self, child: File | Folder) -> None:
-        if isinstance(child, File):
-            self._versions.vanished(child)
-            return
-        for below in list(child.children()):
-            self._take_out(below)
-        self._versions.detach(child)
 
 
 def _component_of(name: bytes) -> bytes:
@@ -406,54 +285,6 @@ def _components_at(folder: Folder, cursor: str) -> Iterator[bytes]:
     for end in range(len(folder.prefix) + 1, len(cursor) + 1):
         if cursor[end : end + 1] in ("!", "") and names.is_key(cursor[:end], folder.longest_key):
             yield names.decode(RecordKey(cursor[:end]))[len(folder.path) :]
-
-
-def _plain_components(folder: Folder, entries: Sequence[KeyEntry]) -> list[bytes] | None:
-    if not entries:
-        return None
-    return names.plain_components([e.key for e in entries], folder.prefix, folder.longest_key)
-
-
-def _arrive(child: File | Folder, seen: _Seen) -> None:
-    if child.listed_by < seen.listing.number:
-        child.listed_by = seen.listing.number
-        seen.listing.arrivals.append(child)
-
-
-def _is_outdated(folder: Folder, key: RecordKey, seen: _Seen) -> bool:
-    """Tell whether a page that was asked for later has told already that an unknown key is not there."""
-    if seen.is_first:
-        return False
-    return folder.listing is not None and folder.listing.asked_about(key) > seen.requested_at
-
-
-def _see_marker(folder: Folder, entry: KeyEntry, seen: _Seen) -> None:
-    """Note what lies under a folder's marker key: only what is empty is one, the rest is somebody's record."""
-    if seen.requested_at > folder.marker_changed_at:
-        folder.marker = entry.size == 0
-
-
-def _ask_from_now_on(folder: Folder) -> None:
-    """Note that the store has something below a folder, and forget listings that only seemed complete."""
-    below = [folder]
-    while below:
-        folder = below.pop()
-        if folder.unknown_to_store:
-            folder.listing = None
-        folder.listed = True
-        below += folder.folders.values()
-
-
-def _is_ours(child: File | Folder, since: float) -> bool:
-    """Tell whether this mount made or changed it after `since`, has it open, or holds bytes that the store lacks.
-
-    An open file keeps its name: what is written to it would go nowhere.
-    """
-    if child.changed_at >= since:
-        return True
-    if isinstance(child, File):
-        return child.dirty or child.handles > 0
-    return any(_is_ours(below, since) for below in child.children())
 
 
 def _require_yield(listing: ListingPass) -> None:
