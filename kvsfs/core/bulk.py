@@ -30,7 +30,7 @@ from kvsfs.core.background import Background
 from kvsfs.core.inodes import File, Folder
 from kvsfs.core.tuning import Tuning
 from kvsfs.core.versions import Versions
-from kvsfs.errors import KvsfsError
+from kvsfs.errors import KvsfsError, RequestRefused
 from kvsfs.store.archive import Entry, Wanted
 from kvsfs.store.decoding import may_be_encoded
 from kvsfs.store.protocol import Store
@@ -76,7 +76,7 @@ SLOWEST, SLOWEST_BYTES = 100, 5_000_000
 """Files a second, and bytes, below which an archive brings less than requests side by side under the rate limit."""
 
 PAUSE = 60.0
-"""Seconds without an archive after one that was of no use."""
+"""Seconds without an archive after one that was of no use: of any folder, or of that one where the store refuses it."""
 
 AT_ONCE = 8
 """Entries between two checkpoints: 1 ms."""
@@ -149,10 +149,12 @@ class Bulk:
         self._arrived = arrived
         self._readings: list[_Reading] = []
         self._quiet_until = -math.inf
+        self._refused: dict[str, float] = {}
+        """Prefix of a folder -> until when its archive is not asked for again."""
 
     def begin(self, folder: Folder, left: Collection[File]) -> bool:
         """Have the rest of a folder that somebody reads brought by an archive, if it is worth it. No checkpoint."""
-        if trio.current_time() < self._quiet_until or not _is_known(folder) or folder.folders:
+        if self._is_quiet(folder.prefix) or not _is_known(folder) or folder.folders:
             return False
         files = self._missing(left)
         weight = sum(file.listed_size for file in folder.files.values())
@@ -169,7 +171,7 @@ class Bulk:
         """
         files = self._missing(all_files)
         weight = sum(file.listed_size for file in all_files)
-        if trio.current_time() >= self._quiet_until and _is_worth_it(files, weight):
+        if not self._is_quiet(prefix) and _is_worth_it(files, weight):
             reading = self._make(files, None)
             reading.arrived = arrived
             await self._run(reading, prefix, weight, STALL)
@@ -210,6 +212,9 @@ class Bulk:
         for reading in self._readings:
             reading.scope.cancel()
 
+    def _is_quiet(self, prefix: str) -> bool:
+        return trio.current_time() < max(self._quiet_until, self._refused.get(prefix, -math.inf))
+
     def _missing(self, files: Collection[File]) -> dict[RecordKey, File]:
         return {
             file.key: file
@@ -238,6 +243,11 @@ class Bulk:
         try:
             with reading.scope:
                 await self._store.read_records(take, wanted, prefix=prefix or None)
+        except RequestRefused as error:
+            log.info("/%s is not fetched as a whole: %s", prefix, error)
+            now = trio.current_time()
+            self._refused = {folder: until for folder, until in self._refused.items() if now < until}
+            self._refused[prefix] = now + PAUSE
         except (KvsfsError, OSError) as error:
             log.info("/%s was not fetched as a whole: %s", prefix, error)
             self._quiet_until = trio.current_time() + PAUSE

@@ -72,6 +72,25 @@ def test_each_record_is_in_the_folder_of_its_collection() -> None:
     on_mock_clock(main)
 
 
+def test_that_a_folder_has_no_archive_of_its_own_keeps_nothing_from_the_others() -> None:
+    async def main() -> None:
+        async with by_collection() as m:
+            for number in range(300):
+                await m.other.put(f"img-{number:03}", b"%d" % number)
+                await m.other.put(f"rest-{number:03}", b"%d" % number)
+            assert len(await m.names(".other")) == len(await m.names("images")) == 300
+            m.hooks.delay = 0.02
+            for name, archives in (("rest", 0), ("img", 1)):
+                folder = ".other" if name == "rest" else "images"
+                for number in range(300):
+                    assert await m.read_file(f"{folder}/{name}-{number:03}") == b"%d" % number
+                    await trio.testing.wait_all_tasks_blocked()
+                assert m.calls["read_records"] == archives
+            assert m.calls["get_record"] < 350
+
+    on_mock_clock(main)
+
+
 def test_what_is_made_in_a_folder_has_to_belong_there() -> None:
     async def main() -> None:
         async with by_collection() as m:
