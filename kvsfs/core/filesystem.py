@@ -13,7 +13,6 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 
 import trio
 
@@ -26,8 +25,8 @@ from kvsfs.core.background import Background
 from kvsfs.core.bulk import Bulk
 from kvsfs.core.compression import Compression
 from kvsfs.core.conflicts import Conflicts
-from kvsfs.core.content import Content
 from kvsfs.core.deletes import DeferredDeletes
+from kvsfs.core.ending import Ending
 from kvsfs.core.extensions import NamesWithExtensions, ShownNames
 from kvsfs.core.following import Follower
 from kvsfs.core.handles import FolderHandle, HandleTable
@@ -63,9 +62,6 @@ from kvsfs.store.counting import CountingStore
 from kvsfs.store.following import FollowingStore
 from kvsfs.store.protocol import Store
 from kvsfs.types import StoreInfo
-
-MARKERS_SECONDS = 5.0
-"""For the markers of folders that are empty and new when a mount ends without waiting for uploads."""
 
 
 class FileSystem:
@@ -157,11 +153,7 @@ class FileSystem:
             self._markers,
             self._rules,
         )
-        resumption = Resumption(self.inodes, self._versions, cache, self._deletes, self._uploads)
-        if tuning.read_only:
-            resumption.leave()
-        else:
-            resumption.resume()
+        self._take_up(Resumption(self.inodes, self._versions, cache, self._deletes, self._uploads))
         self.xattrs = Xattrs(store, self._versions, self._records, self._rules)
         self.xattrs.type_asked = self._learner.begin
         self._heads = sizes_of(self._versions, self._background) if tuning.exact_sizes else None
@@ -181,6 +173,15 @@ class FileSystem:
             numbers,
         )
         self._folders: HandleTable[FolderHandle] = HandleTable(numbers)
+        self._ending = Ending(
+            self.inodes,
+            self.files.handles,
+            self._uploads,
+            self._deletes,
+            self._markers,
+            self._records,
+            self._background,
+        )
         self.unstored = Unstored(self.inodes, cache.journal, self._uploads, self._deletes, self.files.handles)
         self.steering = Steering(
             store,
@@ -196,6 +197,13 @@ class FileSystem:
         self.steering.warm_inode = self.warm
         self.steering.before_refresh = self._prefetch.stop
         nursery.start_soon(self._uploads.sweep, self.files.handles)
+
+    def _take_up(self, left: Resumption) -> None:
+        """Go on with what an earlier mount has left, where something may be sent at all."""
+        if self._tuning.read_only:
+            left.leave()
+        else:
+            left.resume()
 
     def follow(self, store: FollowingStore) -> None:
         """Change over whenever `store`, which is asked below, leads elsewhere. Only for a mount that is read-only."""
@@ -476,52 +484,18 @@ class FileSystem:
     # --- the end ----------------------------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Upload all that is dirty, as the release of every handle would, and wait for what is under way.
-
-        What fails is not tried again: it is in the journal.
-        """
-        self._prefetch.stop()
-        self._learner.stop()
-        self._deletes.stop_waiting()
-        for file, content in self._unstored():
-            file.temporary = False
-            if not self._uploads.has_given_up(file):
-                self._uploads.later(file, content)
-        await self._uploads.drain()
-        await self._markers.settle()
-        await self._background.idle()
-        await self._deletes.settle()
+        """Upload all that is dirty. Checkpoints as `Ending.drain` does."""
+        self._stop_guesses()
+        await self._ending.drain()
 
     async def hand_over(self) -> None:
-        """Journal all that was closed, or released by the end of the mount, for the next one: no upload is waited for.
-
-        What cannot be journalled, because it is not all here or the disk is full, is left to be set aside.
-        """
-        self._prefetch.stop()
-        self._learner.stop()
-        self._deletes.stop_waiting()
-        for file, content in self._unstored():
-            if content.complete:
-                with suppress(OSError):
-                    self._records.keep(file, content)
-        with trio.move_on_after(MARKERS_SECONDS):  # the journal knows nothing of an empty folder
-            await self._markers.settle()
+        """Leave what was closed to the next mount. Checkpoints as `Ending.hand_over` does."""
+        self._stop_guesses()
+        await self._ending.hand_over()
 
     def left(self) -> list[str]:
-        """Tell, for people, what the store does not have yet: the next mount goes on.
-
-        What was never closed is set aside. No checkpoint.
-        """
-        left = []
-        for file, content in self._unstored():
-            if content.closed:
-                left.append(f"{file.key} (not uploaded: {file.failure or 'no time'})")
-            else:
-                left.append(f"{file.key} (not uploaded: its bytes are in {content.set_aside()})")
-        left += [
-            f"{file.key} (still {file.origin} in the store)" for file in self.inodes.files() if file.origin
-        ]
-        return left + [f"{key} (removed here, still in the store)" for key in self._deletes.left()]
+        """Tell, for people, what the store does not have yet; what was never closed is set aside. No checkpoint."""
+        return self._ending.left()
 
     def cache_usage(self) -> CacheUsage:
         """Tell what the cache holds. No checkpoint."""
@@ -550,13 +524,7 @@ class FileSystem:
     @property
     def all_stored(self) -> bool:
         """Whether there is nothing here that the store is to have. Raises OSError."""
-        return self.unstored.totals().nothing and not self._unstored()
-
-    def _unstored(self) -> list[tuple[File, Content]]:
-        """All contents with bytes that the store lacks: those of files, and older ones that handles wrote to."""
-        users = {handle.content: handle.file for handle in self.files.handles}
-        users |= {file.content: file for file in self.inodes.files() if file.content is not None}
-        return [(file, content) for content, file in users.items() if content.dirty and not file.removed]
+        return self.unstored.totals().nothing and not self._ending.unstored()
 
     def check_invariants(self) -> None:
         """For tests."""
@@ -582,6 +550,10 @@ class FileSystem:
         if there or self._shown.child(folder, name) is not None:
             raise FileError(errno.EEXIST)
         return component
+
+    def _stop_guesses(self) -> None:
+        self._prefetch.stop()
+        self._learner.stop()
 
     def _check_emptied(self, folder: Folder) -> None:
         folder.touch()
