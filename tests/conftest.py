@@ -19,10 +19,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked long too")
 
     parser.addoption("--bucket", action="store_true", help="the server of the mounts keeps its records in S3")
+    parser.addoption(
+        "--s3",
+        metavar="URL",
+        help="an S3 server with an empty bucket, as bench/ceph.py starts one, instead of moto",
+    )
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[S3]:
+def s3(request: pytest.FixtureRequest) -> Iterator[S3]:
+    url = request.config.getoption("--s3")
+    if url is not None:
+        yield S3(url)
+        return
     with running_s3() as running:
         yield running
 

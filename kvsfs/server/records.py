@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import cast
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Content, JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from kvsfs.server.access import Gate, opens_record
@@ -26,7 +27,14 @@ from kvsfs.server.conditions import (
 from kvsfs.server.encodings import UndecodableValue, accepts, decoded
 from kvsfs.server.parameters import flag
 from kvsfs.server.schemas import Collection, RecordRefused, collections_of
-from kvsfs.server.storage import RecordEntry, RecordReader, Storage, StorageUnavailable, StoreGone
+from kvsfs.server.storage import (
+    RecordChanged,
+    RecordEntry,
+    RecordReader,
+    Storage,
+    StorageUnavailable,
+    StoreGone,
+)
 from kvsfs.types import ContentEncoding
 
 logger = logging.getLogger(__name__)
@@ -51,6 +59,9 @@ MAX_CHECKED_BYTES = 16 * 1024**2
 text and as objects."""
 
 
+OPENINGS = 3
+"""Of a record that others replace between the look at its headers and the first byte."""
+
 Elsewhere = Callable[[Request, str, RecordEntry], str | None]
 """Gives the URL at which another server has a record of a store; None to serve it here."""
 
@@ -74,16 +85,25 @@ class Records:
         """Answer keyValueStore_record_get."""
         key = _key(request)
         grant = await self._gate.reading(request, opens_record(key))
+        for _ in range(OPENINGS - 1):
+            with contextlib.suppress(RecordChanged):
+                return await self._read(request, grant.store.id, key)
+        return await self._read(request, grant.store.id, key)
+
+    async def _read(self, request: Request, store_id: str, key: str) -> Response:
         in_part = "range" in request.headers or "if-none-match" in request.headers
-        reader = await self._storage.open_record(grant.store.id, key, whole=not in_part)
+        reader = await self._storage.open_record(store_id, key, whole=not in_part)
         if reader is None:
             raise record_not_found()
         if self._elsewhere is not None and Representation(request, reader.entry).as_stored:
-            location = self._elsewhere(request, grant.store.id, reader.entry)
+            location = self._elsewhere(request, store_id, reader.entry)
             if location is not None:
                 reader.close()
                 return Response(status_code=302, headers={"Location": location})
-        return served(request, reader)
+        response = served(request, reader)
+        if isinstance(response, _RecordStream):
+            await response.begin()
+        return response
 
     async def head(self, request: Request) -> Response:
         """Answer keyValueStore_record_head."""
@@ -262,6 +282,22 @@ class _RecordStream(StreamingResponse):
         super().__init__(chunks, status, headers)
         self._reader = reader
 
+    async def begin(self) -> None:
+        """Fetch the first piece: what fails until then is answered, later the connection is cut.
+
+        Raises StorageUnavailable, RecordChanged.
+        """
+        pieces = self.body_iterator
+        try:
+            first = await anext(aiter(pieces), b"")
+        except UndecodableValue as error:
+            self.body_iterator = _raising(error)
+        except BaseException:
+            self._reader.close()
+            raise
+        else:
+            self.body_iterator = _chained(first, pieces)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
@@ -306,6 +342,18 @@ def content_type(request: Request) -> str:
     if not CONTENT_TYPE.fullmatch(given):
         raise ApiError(400, "invalid-content-type-header", "The Content-Type header is not a media type.")
     return given
+
+
+async def _chained(first: Content, rest: AsyncIterable[Content]) -> AsyncIterator[Content]:
+    yield first
+    async for piece in rest:
+        yield piece
+
+
+async def _raising(error: Exception) -> AsyncIterator[Content]:
+    for failure in (error,):  # a generator, although nothing comes of it
+        raise failure
+    yield b""
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:

@@ -78,6 +78,10 @@ class StorageUnavailable(Exception):
     """The storage cannot answer now: asked again later, it may. The message says why."""
 
 
+class RecordChanged(StorageUnavailable):
+    """It was replaced while it was being read: asked for again, the new one comes whole."""
+
+
 class NameTaken(Exception):
     """The user has another store of that name."""
 

@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import obstore
 import pytest
 
 from kvsfs.server.bucket.objects import PART_BYTES
-from tests.support.buckets import BUCKET, OPTIONS, S3, SIGNED
+from tests.support.buckets import BUCKET, OPTIONS, S3
 from tests.support.faulty_s3 import FaultyS3, Rule, asked, faulty_s3
 from tests.support.serving import RunningServer, running_server
 
@@ -148,17 +149,14 @@ def test_an_error_is_never_taken_for_an_answer(
 def test_a_bucket_that_is_gone_is_not_an_empty_one(s3: S3, tmp_path: Path) -> None:
     """In truth, not by the proxy: what a HEAD says of it is what it says of a missing record."""
     own = f"{BUCKET}-gone"
-    httpx.put(f"{s3.url}/{own}", headers={"Authorization": SIGNED}).raise_for_status()
+    s3.make_bucket(own)
     with (
         running_server(tmp_path, arguments=s3.arguments(f"s3://{own}/x")) as server,
         httpx.Client(base_url=server.url, timeout=60) as client,
     ):
         path = f"{STORES}/{client.post(STORES).json()['data']['id']}"
         assert client.put(f"{path}/records/a", content=CONTENT).status_code == 201
-        listing = httpx.get(f"{s3.url}/{own}?list-type=2", headers={"Authorization": SIGNED}).text
-        for piece in listing.split("<Key>")[1:]:
-            httpx.delete(f"{s3.url}/{own}/{piece.partition('<')[0]}", headers={"Authorization": SIGNED})
-        httpx.delete(f"{s3.url}/{own}", headers={"Authorization": SIGNED}).raise_for_status()
+        s3.remove_bucket(own)
         calls: list[Ask] = [
             lambda: client.head(f"{path}/records/a"),
             lambda: client.get(f"{path}/records/a"),
@@ -185,7 +183,10 @@ def test_a_body_that_breaks_off_comes_whole_or_is_cut(
     with proxy.failing(Rule(asked("GET", "/records/"), count=1, cut_answer=300_000)) as rule:
         assert client.get(f"{store}/records/large").content == LARGE
         assert rule.struck == 1
+    with proxy.failing(Rule(asked("GET", "/records/"), cut_answer=1000)):
+        assert_told_to_come_again(client.get(f"{store}/records/large"))
     with (
+        proxy.failing(Rule(asked("GET", "/records/"), count=1, cut_answer=900_000)),
         proxy.failing(Rule(asked("GET", "/records/"), cut_answer=1000)),
         pytest.raises(httpx.RemoteProtocolError),
     ):
@@ -200,6 +201,22 @@ def test_a_body_that_breaks_off_comes_whole_or_is_cut(
     ):
         client.get(f"{store}/records")  # the archive
     assert_all_is_as_it_was(client, store)
+
+
+@pytest.mark.parametrize("headers", [{"Range": "bytes=2-5"}, {"If-None-Match": '"another"'}])
+def test_a_record_replaced_between_its_headers_and_its_bytes_comes_as_the_new_one(
+    client: httpx.Client, s3: S3, place: str, store: str, proxy: FaultyS3, headers: dict[str, str]
+) -> None:
+    name = f"records/{store.rpartition('/')[2]}/small"
+
+    def replace() -> None:
+        obstore.put(s3.opened(place), name, b"replaced meanwhile", attributes={"Content-Type": "image/png"})
+
+    with proxy.failing(Rule(asked("GET", name), count=1, meanwhile=replace)) as rule:
+        answer = client.get(f"{store}/records/small", headers=headers)
+        assert rule.struck == 1
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content == (b"plac" if answer.status_code == 206 else b"replaced meanwhile")
 
 
 def test_a_part_that_breaks_off_leaves_no_half_record(

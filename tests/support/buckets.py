@@ -12,6 +12,9 @@ from datetime import timedelta
 
 import httpx
 import obstore
+from botocore.auth import S3SigV4Auth  # type: ignore[import-untyped] # ships no types; moto brings it along
+from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
+from botocore.credentials import Credentials  # type: ignore[import-untyped]
 from obstore.store import S3Store
 
 from tests.support.serving import STOP_SECONDS
@@ -30,9 +33,6 @@ sys.stdin.read()
 server.stop()
 """
 """Its own command takes no port of 0."""
-
-SIGNED = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request"
-"""As far as moto looks: which service is meant."""
 
 
 @dataclass
@@ -57,9 +57,11 @@ class S3:
 
     def opened(self, place: str) -> S3Store:
         """What lies there, as obstore sees it."""
-        prefix = place.removeprefix(f"s3://{BUCKET}/")
+        return self._opened(BUCKET, place.removeprefix(f"s3://{BUCKET}/"))
+
+    def _opened(self, bucket: str, prefix: str) -> S3Store:
         return S3Store(
-            BUCKET,
+            bucket,
             prefix=prefix,
             endpoint=self.url,
             client_options={"allow_http": True},
@@ -68,6 +70,25 @@ class S3:
             secret_access_key=OPTIONS["secret_access_key"],
             region=OPTIONS["region"],
         )
+
+    def make_bucket(self, name: str) -> None:
+        self._of_bucket("PUT", name)
+
+    def remove_bucket(self, name: str) -> None:
+        """Remove a bucket with all that is in it."""
+        store = self._opened(name, "")
+        for page in obstore.list(store):
+            obstore.delete(store, [meta["path"] for meta in page])
+        self._of_bucket("DELETE", name)
+
+    def _of_bucket(self, method: str, name: str) -> None:
+        """What obstore cannot do."""
+        url = f"{self.url}/{name}"
+        request = AWSRequest(method, url)
+        S3SigV4Auth(
+            Credentials(OPTIONS["access_key_id"], OPTIONS["secret_access_key"]), "s3", OPTIONS["region"]
+        ).add_auth(request)
+        httpx.request(method, url, headers=dict(request.headers)).raise_for_status()
 
     def paths(self, place: str, below: str) -> list[str]:
         """The names of all objects below a prefix of a place."""
@@ -87,9 +108,9 @@ def running_s3() -> Iterator[S3]:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            url = f"http://127.0.0.1:{int(process.stdout.readline())}"
-            httpx.put(f"{url}/{BUCKET}", headers={"Authorization": SIGNED}).raise_for_status()
-            yield S3(url)
+            found = S3(f"http://127.0.0.1:{int(process.stdout.readline())}")
+            found.make_bucket(BUCKET)
+            yield found
         finally:
             process.stdin.close()
             process.wait(STOP_SECONDS)

@@ -47,6 +47,8 @@ class Rule:
     """Pass so many bytes of the body on, then reset both connections."""
     cut_answer: int | None = None
     """The deed is done; so many bytes of the answer's body come back, then a reset."""
+    meanwhile: Callable[[], object] | None = None
+    """What happens before the request is passed on."""
     struck: int = 0
 
     def strikes(self, request: Request) -> bool:
@@ -104,6 +106,8 @@ class FaultyS3:
             return False
         method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
         rule = self._strike(Request(method, target))
+        if rule is not None and rule.meanwhile is not None:
+            rule.meanwhile()
         if rule is not None and rule.hang:
             self.ended.wait(HANG_SECONDS)
             return False

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import obstore
 from obstore import exceptions
 
-from kvsfs.server.storage import StorageUnavailable
+from kvsfs.server.storage import RecordChanged, StorageUnavailable
 
 if TYPE_CHECKING:
     from obstore import Attributes, GetResult, ObjectMeta, UpdateVersion
@@ -47,10 +47,6 @@ class BucketUnavailable(StorageUnavailable):
         super().__init__(message)
         self.code = code
         """S3's word for the fault, if it said one."""
-
-
-class ObjectChanged(StorageUnavailable):
-    """It was replaced while it was being read: asked for again, the new one comes whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +124,14 @@ class Bucket:
             yield bytes(piece)
 
     async def get_range(self, path: str, start: int, stop: int, etag: str) -> GetResult:
-        """Begin to read a part of one version. Raises ObjectChanged."""
+        """Begin to read a part of one version. Raises RecordChanged."""
         try:
             with translated():
                 return await obstore.get_async(
                     self.store, path, options={"range": (start, stop), "if_match": etag}
                 )
         except (exceptions.PreconditionError, FileNotFoundError) as error:
-            raise ObjectChanged("a record was replaced while it was being read") from error
+            raise RecordChanged("a record was replaced while it was being read") from error
 
     async def put(
         self, path: str, content: bytes | AsyncIterator[bytes], attributes: Attributes

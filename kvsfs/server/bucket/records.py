@@ -131,7 +131,7 @@ class BucketReader:
         self._content = content
 
     async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
-        """Yield the stored bytes from `start` to `stop`. Raises BucketUnavailable, ObjectChanged."""
+        """Yield the stored bytes from `start` to `stop`. Raises BucketUnavailable, RecordChanged."""
         if self._content is not None:
             yield self._content[start:stop]
             return
