@@ -46,7 +46,7 @@ class Rule:
     cut_request: int | None = None
     """Pass so many bytes of the body on, then reset both connections."""
     cut_answer: int | None = None
-    """The deed is done; so many bytes of the answer's body come back, then a reset."""
+    """The deed is done; so many bytes of the answer's body come back, then the connection ends; 0: a reset."""
     meanwhile: Callable[[], object] | None = None
     """What happens before the request is passed on."""
     struck: int = 0
@@ -191,10 +191,11 @@ def _answer(store: socket.socket, client: socket.socket, method: str, cut: int |
     assert _field(head, "transfer-encoding") is None, "this proxy passes no chunks on"
     size = 0 if method == "HEAD" or status in (204, 304) else _length(head)
     if cut is not None:
-        if cut:  # 0: not even the headers
+        if cut:
             client.sendall(head)
             _pass(store, client, begun, min(cut, size))
-        _reset(client)
+        else:
+            _reset(client)  # it would take away what was sent and is not read yet
         return False
     client.sendall(head)
     _pass(store, client, begun, size)
