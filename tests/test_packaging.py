@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,8 @@ def check_installed(prefix: Path) -> None:
         assert (prefix / place).read_bytes() == (ROOT / source).read_bytes(), place
     where = run(prefix / "bin/python", "-c", "import kvsfs; print(kvsfs.__file__)")
     assert where.startswith(str(prefix))
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert run(prefix / "bin/kvsfs", "--version") == f"kvsfs {version}\n"
     assert "Mount an Apify key-value store" in run(prefix / "bin/kvsfs", "--help")
     assert "usage: mount.kvsfs SOURCE DIR" in run(prefix / "bin/mount.kvsfs", "--help")
     assert "timeout" in run("env", "-i", f"HOME={prefix}", prefix / "bin/kvsfs", "config", "show")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -38,6 +39,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version  # no other command shall wait for it
+
+        print(f"kvsfs {version('kvsfs')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _kvsfs(
+    version: Annotated[
+        bool, typer.Option("--version", help="Tell the version.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Mount an Apify key-value store as a folder."""
+
+
 app.command("mount")(mount.mount)
 app.command("umount")(umount.umount)
 app.command("status")(status.status)
