@@ -1,7 +1,7 @@
 """Makes anew what documents take from the code; with --check it only tells what that changes.
 
-The table of options in docs/OPTIONS.md, that of the exit codes in README.md, the man pages in man/, and what shells
-load to complete words, in completions/.
+The table of options in docs/OPTIONS.md, that of the exit codes in README.md, who imports whom in docs/DESIGN.md, the
+man pages in man/, and what shells load to complete words, in completions/.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
+import architecture
 import manual
 from typer.completion import get_completion_script
 
@@ -27,6 +28,9 @@ def generated() -> Iterator[tuple[Path, str]]:
     yield path, with_table(path.read_text(), "| option |", options())
     path = ROOT / "README.md"
     yield path, with_table(path.read_text(), "| code | meaning |", exit_codes())
+
+    path = ROOT / "docs/DESIGN.md"
+    yield path, with_table(with_picture(path.read_text()), "| room |", architecture.layers())
 
     for page, text in (("kvsfs.1", manual.kvsfs()), ("mount.kvsfs.8", manual.mount_kvsfs())):
         yield ROOT / "man" / page, text
@@ -50,6 +54,15 @@ def with_table(text: str, head: str, table: str) -> str:
     if tables != 1:
         raise SystemExit(f"{tables} tables begin with {head}")
     return after
+
+
+def with_picture(text: str) -> str:
+    """Replace what stands between the two comments."""
+    before, begin, rest = text.partition("<!-- from the code: picture -->\n")
+    _, end, after = rest.partition("<!-- to here -->\n")
+    if not (begin and end):
+        raise SystemExit("docs/DESIGN.md has no place for the picture")
+    return before + begin + architecture.picture() + end + after
 
 
 def options() -> str:
