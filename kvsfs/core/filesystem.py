@@ -29,8 +29,7 @@ from kvsfs.core.deletes import DeferredDeletes
 from kvsfs.core.ending import Ending
 from kvsfs.core.extensions import NamesWithExtensions, ShownNames
 from kvsfs.core.following import Follower
-from kvsfs.core.handles import FolderHandle, HandleTable
-from kvsfs.core.heads import ENTRIES_AT_A_TIME, sizes_of
+from kvsfs.core.heads import sizes_of
 from kvsfs.core.inodes import File, Folder, InodeTable, Ownership
 from kvsfs.core.kernel import KernelCaches
 from kvsfs.core.learning import Learner
@@ -42,6 +41,7 @@ from kvsfs.core.moves import Moves
 from kvsfs.core.name_rules import NameRules
 from kvsfs.core.numbers import Numbers
 from kvsfs.core.open_files import OpenFiles
+from kvsfs.core.open_folders import OpenFolders
 from kvsfs.core.pages_ahead import Pages
 from kvsfs.core.polling import Poller
 from kvsfs.core.prefetch import Prefetch
@@ -172,7 +172,7 @@ class FileSystem:
             self._opened,
             numbers,
         )
-        self._folders: HandleTable[FolderHandle] = HandleTable(numbers)
+        self._folders = OpenFolders(self._lister, self._shown, self._heads, numbers)
         self._ending = Ending(
             self.inodes,
             self.files.handles,
@@ -234,7 +234,7 @@ class FileSystem:
 
     def opendir(self, number: int) -> int:
         """Open a folder to read its entries. No checkpoint."""
-        return self._folders.add(FolderHandle(self.inodes.folder(number)))
+        return self._folders.open(self.inodes.folder(number))
 
     async def readdir(self, fh: int, start: int) -> list[tuple[bytes, File | Folder, int]]:
         """Give entries from place `start` on as (name, inode, place to go on from); none at the end.
@@ -242,27 +242,13 @@ class FileSystem:
         `.` and `..` are left to the boundary. Waits for at most one page of the listing, and for
         sizes that are to be exact.
         """
-        handle = self._folders.get(fh)
         if start == 0 and self._follower is not None:
             await self._follower.follow()
-        found: list[tuple[bytes, File | Folder, int]] = []
-        while not found:
-            entries = await self._lister.read(handle, start)
-            if not entries:
-                break
-            entries = await self._shown.learn(entries)
-            if self._heads is not None:
-                self._heads.ahead(entries)
-                entries = entries[:ENTRIES_AT_A_TIME]
-                await self._heads.exact(entries)
-            places = enumerate(entries, start + 1)
-            found = [(self._shown.name_of(e), e, place) for place, e in places if e.parent is handle.folder]
-            start += len(entries)
-        return found
+        return await self._folders.read(fh, start)
 
     def releasedir(self, fh: int) -> None:
         """Close a folder."""
-        self._folders.remove(fh)
+        self._folders.release(fh)
 
     # --- attributes -------------------------------------------------------------------------------
 
@@ -512,7 +498,7 @@ class FileSystem:
 
         A subfolder that the kernel knows may be where some shell is.
         """
-        at_rest = not self.files.handles and not self._folders and not self._background.busy
+        at_rest = not self.files.handles and not self._folders.handles and not self._background.busy
         return (
             at_rest
             and self.all_stored

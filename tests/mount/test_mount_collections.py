@@ -72,12 +72,15 @@ def test_each_collection_is_a_folder(
     store.put("OUTPUT", b"{}", content_type="application/json")
     store.put("INPUT", b"{}")
     store.put("a!2Fb", b"b")
+    longest = "img-".ljust(256, "x")
+    store.put(longest, PNG + b"x", content_type="image/png")
     with by_collection() as mounted:
         assert mounted.sh("find . -type f | sort").split() == [
             "./.other/INPUT",
             "./.other/a/b",
             "./images/img-1",
             "./images/img-2",
+            f"./images/{longest}",
             "./output/OUTPUT",
         ]
         path = f"/v2/key-value-stores/{store.id}/keys"
@@ -94,7 +97,8 @@ def test_each_collection_is_a_folder(
         mounted.sh("cp images/img-1 images/img-3; mv images/img-2 .other/pic; mv .other/pic images/img-4")
         assert (mounted.path / "images/img-4").read_bytes() == PNG + b"2"
         assert os.getxattr(mounted.path / "images/img-4", "user.apify.key") == b"img-4"
-    assert store.keys() == ["INPUT", "OUTPUT", "a!2Fb", "img-1", "img-3", "img-4"]
+        assert (mounted.path / "images" / longest).read_bytes() == PNG + b"x"
+    assert store.keys() == ["INPUT", "OUTPUT", "a!2Fb", "img-1", "img-3", "img-4", longest]
 
 
 def test_a_record_that_breaks_its_collection_is_refused_at_close(
