@@ -282,7 +282,7 @@ def _components_at(folder: Folder, cursor: str) -> Iterator[bytes]:
     """
     if not cursor.startswith(folder.prefix):
         return
-    for end in range(len(folder.prefix) + 1, len(cursor) + 1):
+    for end in range(max(1, len(folder.prefix)), len(cursor) + 1):
         if cursor[end : end + 1] in ("!", "") and names.is_key(cursor[:end], folder.longest_key):
             yield names.decode(RecordKey(cursor[:end]))[len(folder.path) :]
 

@@ -210,6 +210,16 @@ def test_a_record_that_a_page_ends_at_hides_no_folder_of_its_name() -> None:
     on_mock_clock(main)
 
 
+def test_a_record_under_a_folders_own_key_hides_no_folder_either() -> None:
+    async def main() -> None:
+        async with mounted(page_size=1) as m:
+            await put_all(m, "d!2F", "d!2F!2Fx", "d!2F0")
+            await m.file("d/0")
+            assert (await m.file("d/!2F/x")).key == "d!2F!2Fx"
+
+    on_mock_clock(main)
+
+
 @pytest.mark.parametrize("later", [0, TTL + 1])
 def test_a_record_that_a_page_ends_at_is_asked_about_once(later: float) -> None:
     async def main() -> None:
