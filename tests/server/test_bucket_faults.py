@@ -13,7 +13,7 @@ import pytest
 
 from kvsfs.server.bucket.objects import PART_BYTES
 from tests.support.buckets import BUCKET, OPTIONS, S3
-from tests.support.faulty_s3 import FaultyS3, Rule, asked, faulty_s3
+from tests.support.faulty_s3 import FaultyS3, Request, Rule, asked, faulty_s3
 from tests.support.serving import RunningServer, running_server
 
 STORES = "/v2/key-value-stores"
@@ -270,3 +270,18 @@ def test_a_rename_whose_answer_is_lost_leaves_one_name(
     assert client.get(f"{STORES}/~after").json()["data"]["id"] == made
     assert client.get(f"{STORES}/~before").status_code == 404
     assert client.delete(f"{STORES}/{made}").status_code == 204
+
+
+def test_a_gateway_that_takes_only_bare_tags_renames_too(client: httpx.Client, proxy: FaultyS3) -> None:
+    """Ceph's (16.2): `If-Match: "tag"` of a PUT is refused, `If-Match: tag` is compared."""
+    made = client.post(STORES, params={"name": "quoted"}).json()["data"]["id"]
+
+    def quoted(request: Request) -> bool:
+        return request.method == "PUT" and 'if-match: "' in request.headers.lower()
+
+    with proxy.failing(Rule(quoted, status=412, code="PreconditionFailed")) as rule:
+        assert client.put(f"{STORES}/{made}", json={"name": "bare"}).status_code == 200
+        assert rule.struck > 0
+    assert client.get(f"{STORES}/~bare").json()["data"]["id"] == made
+    with proxy.failing(Rule(asked("PUT", "/stores/"), status=412, code="PreconditionFailed")):
+        assert_told_to_come_again(client.put(f"{STORES}/{made}", json={"title": "never"}))

@@ -28,6 +28,8 @@ class Request:
     method: str
     target: str
     """Path and query, as sent."""
+    headers: str = ""
+    """As sent."""
 
 
 @dataclass(eq=False)
@@ -105,7 +107,7 @@ class FaultyS3:
         if not head:
             return False
         method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
-        rule = self._strike(Request(method, target))
+        rule = self._strike(Request(method, target, head.decode("latin-1")))
         if rule is not None and rule.meanwhile is not None:
             rule.meanwhile()
         if rule is not None and rule.hang:
