@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 import httpx
@@ -40,7 +40,6 @@ class S3:
     """A server that speaks S3, with one bucket."""
 
     url: str
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def options(self) -> dict[str, str]:
@@ -48,7 +47,7 @@ class S3:
 
     def place(self) -> str:
         """A URL below which nothing is yet."""
-        return f"s3://{BUCKET}/tests/{next(self._numbers)}"
+        return f"s3://{BUCKET}/tests/{secrets.token_hex(4)}"
 
     def arguments(self, place: str) -> Sequence[str]:
         """What tells `kvsfs serve` to keep its records at a place."""
