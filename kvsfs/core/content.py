@@ -81,6 +81,9 @@ class Content:
         self.asked_for: str | None = None
         """The store's time before which it had these bytes already, where they came without headers."""
         self._frozen: Blob | None = None
+        self._replaced: list[Blob] = []
+        """Closed before `kept`, whose row took the place of theirs: until that outlasts a power failure, the journal
+        on the disk may still name them."""
         self._unsharing = trio.Lock()
 
     @property
@@ -193,7 +196,7 @@ class Content:
         row = self._journal.closed(closed, replaces=None if old is None else old.row)
         self.kept = Kept(self.version, self.blob, row)
         if old is not None and old.blob is not self.blob:
-            old.blob.remove()  # whoever uploads it has it open
+            self._replaced.append(old.blob)
 
     def describe(self, closed: Closed) -> None:
         """Journal what has changed of a closed version but its bytes. Raises OSError."""
@@ -225,13 +228,14 @@ class Content:
         In any order: a crash amid them may leave a row without its bytes, as it may without any sync, and the next
         mount knows them by their length and checksum.
         """
-        kept = self.kept
+        kept, replaced = self.kept, self._replaced.copy()
         blob = self.blob if kept is None else kept.blob
         blob.acquire()  # a write that unshares it meanwhile lets go of it
         try:
             if kept is not None:
                 self._journal.checked(kept.row, await _checksum(blob))
             await all_synced([*self._blobs.syncs(blob), self._journal.make_durable])
+            self._drop(replaced)
         finally:
             blob.release()
 
@@ -253,7 +257,7 @@ class Content:
         finally:
             self._frozen = None
             blob.release()
-            if blob is not self.blob and (self.kept is None or blob is not self.kept.blob):
+            if blob is not self.blob and not self._is_journalled(blob):
                 blob.remove()
 
     def confirm(self, version: int) -> None:
@@ -313,12 +317,23 @@ class Content:
     def _let_go(self, kept: Kept) -> None:
         """Take a version out of the journal. A row that stays for an error is harmless: its blob is gone."""
         self.kept = None
+        self._drop(self._replaced)
         if kept.blob is not self.blob:
             kept.blob.remove()
         try:
             self._journal.forget(kept.row)
         except OSError as error:
             log.warning("%s", error)
+
+    def _is_journalled(self, blob: Blob) -> bool:
+        """Whether the journal names a blob, or its last state on the disk may."""
+        return blob in self._replaced or (self.kept is not None and blob is self.kept.blob)
+
+    def _drop(self, blobs: list[Blob]) -> None:
+        """Remove blobs that no row names any more; whoever uploads one has it open."""
+        self._replaced = [blob for blob in self._replaced if blob not in blobs]
+        for blob in blobs:
+            blob.remove()
 
     @contextmanager
     def _changing(self, key: str) -> Iterator[None]:
@@ -353,7 +368,7 @@ class Content:
             # `shared` stays acquired by `frozen`, or is kept; our own use of it moves to the copy.
             self.blob, self.fetch = copy, None
             shared.release()
-            if self._frozen is not shared and (self.kept is None or self.kept.blob is not shared):
+            if self._frozen is not shared and not self._is_journalled(shared):
                 shared.remove()
 
     def _is_frozen(self) -> bool:

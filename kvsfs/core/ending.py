@@ -65,6 +65,7 @@ class Ending:
             if content.complete:
                 with suppress(OSError):
                     self._records.keep(file, content)
+                    await content.make_durable()
         with trio.move_on_after(MARKERS_SECONDS):  # the journal knows nothing of an empty folder
             await self._markers.settle()
 

@@ -168,6 +168,44 @@ def test_bytes_and_journal_are_on_disk_before_close_returns(monkeypatch: pytest.
     on_mock_clock(main)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_closed_version_is_there_until_its_successors_row_is_on_disk(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    frozen: bool,
+) -> None:
+    """A power failure amid the second close brings the first one's row back: its bytes must be there, too."""
+    there: list[list[str]] = []
+
+    async def main() -> None:
+        async with mounted(tuning=WRITE_BACK) as m:
+
+            def dirty() -> list[str]:
+                folder = Path(m.blobs.path) / "dirty"
+                return sorted(path.read_text() for path in folder.iterdir())
+
+            real = BlobFolder.syncs
+
+            def syncs(self: BlobFolder, blob: Blob) -> list[Callable[[], None]]:
+                return [*real(self, blob), lambda: there.append(dirty())]
+
+            await m.write_file("a", b"first")
+            gate = m.hooks.hold("set_record")
+            if frozen:  # by its upload, which ends in the middle of the second close
+                await trio.sleep(WRITE_BACK.write_back or 0)
+                await gate.reached.wait()
+            monkeypatch.setattr(BlobFolder, "syncs", syncs)
+            await m.write_file("a", b"second")
+            assert there == [["first", "second"]]
+            assert dirty() == ["second"]
+            m.hooks.clear()
+            await m.idle()
+            assert dirty() == []
+            assert await m.other.records() == {"a": b"second"}
+
+    on_mock_clock(main)
+
+
 def test_a_version_that_the_store_refused_is_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     durable: list[str] = []
 
