@@ -23,7 +23,7 @@ from tests.support.store_api import StoreApi
 
 TOKEN = "a-token-for-containers"
 HEAVIEST_MIB = 330
-"""The image with a base of debootstrap, 181 MiB, which weighs 60 MiB more than Debian's own slim one."""
+"""The image with a base of debootstrap, 181 MiB."""
 
 Service = Mapping[str, Any]
 
