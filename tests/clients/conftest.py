@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import httpx
 import pytest
 
+from tests.support.buckets import S3
 from tests.support.serving import RunningServer, running_server
 
 TOKENS = {"joe": "token-of-joe", "ann": "token-of-ann"}
@@ -31,6 +32,7 @@ class Habits:
 
     arguments: tuple[str, ...]
     page_limit: int
+    in_bucket: bool = False
 
 
 PLAIN = Habits((), 1000)
@@ -41,18 +43,27 @@ AWKWARD = Habits(
 )
 
 
-@pytest.fixture(scope="session", params=[PLAIN, AWKWARD], ids=["plain", "awkward"])
+BUCKET = Habits((), 1000, in_bucket=True)
+
+
+@pytest.fixture(scope="session", params=[PLAIN, AWKWARD, BUCKET], ids=["plain", "awkward", "bucket"])
 def habits(request: pytest.FixtureRequest) -> Habits:
     assert isinstance(request.param, Habits)
     return request.param
 
 
 @pytest.fixture(scope="session")
-def server(habits: Habits, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def server(
+    habits: Habits, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("clients")
     tokens = [f"{token}={name}" for name, token in TOKENS.items()]
+    arguments: Sequence[str] = habits.arguments
+    if habits.in_bucket:
+        s3: S3 = request.getfixturevalue("s3")
+        arguments = s3.arguments(s3.place())
     with running_server(
-        folder / "data", tokens=tokens, request_log=folder / "log", arguments=habits.arguments
+        folder / "data", tokens=tokens, request_log=folder / "log", arguments=arguments
     ) as running:
         yield running
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,7 +55,14 @@ def typed(sandbox: Sandbox, *arguments: str) -> pexpect.spawn[str]:
     """Run a command of kvsfs at a terminal of its own."""
     command = shlex.join([*KVSFS, *arguments])
     environment = sandbox.environment_with(TOKEN)
-    return pexpect.spawn(command, env=environment, encoding="utf-8", timeout=READY_SECONDS)
+    return pexpect.spawn(
+        command, env=environment, encoding="utf-8", timeout=READY_SECONDS, preexec_fn=hear_ctrl_c
+    )
+
+
+def hear_ctrl_c() -> None:
+    """Undo what a suite that was started in the background inherits: SIGINT is ignored there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ended(session: pexpect.spawn[str]) -> int | None:
