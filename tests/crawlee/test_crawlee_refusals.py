@@ -223,7 +223,7 @@ def test_a_signature_is_seen_by_nobody_while_its_store_is_exported(
     info = store.client.get(f"/v2/key-value-stores/{store.id}").json()["data"]
     signature = sign_storage(info["urlSigningSecretKey"], store.id, None)
     url = f"{server.url}/v2/key-value-stores/{store.id}/keys?signature={signature}"
-    with fault(store, "GET", "a", kind="stall"):
+    with fault(store, "GET", "a", kind="stall", seconds=1.0):
         exporting = subprocess.Popen(
             [*KVSFS, "export", url, str(tmp_path)],
             env=sandbox.environment_with(None),
