@@ -20,7 +20,8 @@ from kvsfs.control import service, signals
 from kvsfs.control.commands import Commands
 from kvsfs.control.metrics_server import MetricsServer
 from kvsfs.control.server import ControlServer
-from kvsfs.control.status import DRAINING, About, Status
+from kvsfs.control.status import About, Status
+from kvsfs.control.told import DRAINING
 from kvsfs.core.account import Account
 from kvsfs.core.account_opening import AccountParts
 from kvsfs.core.filesystem import FileSystem

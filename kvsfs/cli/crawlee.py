@@ -10,7 +10,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-import trio
 import typer
 
 from kvsfs.cli.mount import restart_without, taken
@@ -160,6 +159,8 @@ def _ended() -> Iterator[None]:
 
 async def _until_signal(main: Callable[[], Awaitable[None]]) -> None:
     """Run to the end, or until SIGINT or SIGTERM: then in order, so that no half file is left. Raises CommandError."""
+    import trio
+
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 

@@ -7,7 +7,6 @@ import os
 from dataclasses import asdict, replace
 from typing import Annotated
 
-import trio
 import typer
 
 from kvsfs import config, settings
@@ -37,6 +36,8 @@ def doctor(
         here = replace(here, cache_folder=configured.cache_dir or here.cache_folder)
     machine.look_at(here, found)
     if configured is not None:
+        import trio
+
         trio.run(api.look_at, configured, found)
     if as_json:
         say(json.dumps([asdict(finding) for finding in found], indent=2))

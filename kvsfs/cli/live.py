@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvsfs.control import text
-from kvsfs.control.status import MOUNTED
+from kvsfs.control.told import MOUNTED
 
 Told = Mapping[str, Any]
 

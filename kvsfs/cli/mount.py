@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, NoReturn
 
-import trio
 import typer
 
 from kvsfs import config, logs, settings
@@ -97,6 +96,8 @@ def configured_by(source: str, mount_point: str | None, said: Sequence[Layer]) -
 
 
 def _run(configured: MountConfig, ready: Callable[[], None]) -> ExitCode:
+    import trio
+
     from kvsfs import daemon  # `umount` and `--help` need none of its imports
 
     try:

@@ -19,7 +19,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from kvsfs.control.status import MOUNTED, Status, Told
+from kvsfs.control.status import Status
+from kvsfs.control.told import MOUNTED, Told
 from kvsfs.metrics import BUCKETS, Histogram
 
 _COUNTERS = (

@@ -15,7 +15,8 @@ from kvsfs.cache.folder import DATABASE
 from kvsfs.cache.journal import Journal
 from kvsfs.cache.stores import StoresOnDisk
 from kvsfs.config import folder_for
-from kvsfs.control.status import NOT_MOUNTED, local_only_files, unstored
+from kvsfs.control.status import local_only_files, unstored
+from kvsfs.control.told import NOT_MOUNTED
 from kvsfs.core.unstored import Report, left_by_earlier_mount
 from kvsfs.errors import CommandError, ExitCode
 

@@ -7,7 +7,8 @@ from dataclasses import asdict
 import trio
 
 from kvsfs.control import text
-from kvsfs.control.status import DRAINING, Status
+from kvsfs.control.status import Status
+from kvsfs.control.told import DRAINING
 from kvsfs.service_manager import ServiceManager
 
 EXTENSION_INTERVALS = 3

@@ -13,7 +13,8 @@ import trio
 
 from kvsfs import logs
 from kvsfs.control import tasks
-from kvsfs.control.status import MOUNTED, Status
+from kvsfs.control.status import Status
+from kvsfs.control.told import MOUNTED
 from kvsfs.credentials import Credential
 from kvsfs.errors import CommandError, NotAuthorized, PermissionDenied, StoreError
 from kvsfs.fuse.session import Session

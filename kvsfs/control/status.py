@@ -10,14 +10,13 @@ from importlib.metadata import version
 from typing import Any
 
 from kvsfs.cache.stores import StoresOnDisk
+from kvsfs.control.told import MOUNTED
 from kvsfs.core.mountable import Mountable, Steerable
 from kvsfs.core.unstored import Report, Totals
 from kvsfs.fuse.operations import failures, requests
 from kvsfs.metrics import Histogram, StoreMeter
 from kvsfs.store.apify import ApifyStore, ApifyStoreCollection
 from kvsfs.types import StoreInfo
-
-MOUNTED, DRAINING, NOT_MOUNTED = "mounted", "draining", "not mounted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,3 @@ def local_only_files(cache_folder: str) -> int:
     """Count the files of a cache folder that no store is to have."""
     folders = (cache_folder, *StoresOnDisk.below(cache_folder))
     return sum(len(files) for path in folders for _, _, files in os.walk(os.path.join(path, "local")))
-
-
-Told = Mapping[str, Any]
-"""A status as it comes out of a control socket, or of `control.left`."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kvsfs.control.status import DRAINING, NOT_MOUNTED, Told
+from kvsfs.control.told import DRAINING, NOT_MOUNTED, Told
 
 LINES_EACH = 20
 """Of each kind of unstored things: a screen. --json has them all."""

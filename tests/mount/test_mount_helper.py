@@ -210,7 +210,11 @@ def test_updatedb_leaves_it_out(
         (["{source}", "{path}", "-x"], 1, "option -x not recognized; usage: mount.kvsfs SOURCE DIR"),
         (["no//source", "{path}"], 1, "'no//source' is not a store: give"),
         (["{source}", "{path}/missing", "-o", "{options}"], 32, "does not exist: make it with mkdir"),
-        (["{source}", "{path}", "-o", "api_url=http://127.0.0.1:1"], 32, "cannot reach http://127.0.0.1:1"),
+        (
+            ["{source}", "{path}", "-o", "api_url=http://127.0.0.1:1,timeout=2s"],
+            32,
+            "cannot reach http://127.0.0.1:1",
+        ),
         (["{source}", "{path}", "-o", "{options},cache_dir=/proc/x"], 2, "/proc/x"),
     ],
 )

@@ -105,7 +105,7 @@ def test_a_rename_replies_in_seconds_and_the_store_follows(
             assert store.keys() == [keys[0]]
             mounted.kill()
             mounted.detach_dead()
-        with mounted_store(sandbox, store.id, token=TOKEN, server=server) as mounted:
+        with mounted_store(sandbox, store.id, "--timeout", "3s", token=TOKEN, server=server) as mounted:
             assert os.listdir(mounted.path) == [new]
             store.client.delete(f"/testing/faults/{number}").raise_for_status()
             wait_until(lambda: store.keys() == [keys[1]], within=60)

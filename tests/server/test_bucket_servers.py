@@ -311,7 +311,7 @@ def test_what_cannot_be_used_says_why(
 
 
 def test_without_obstore_the_command_says_what_to_install(tmp_path: Path) -> None:
-    hidden = "import sys; sys.modules['obstore'] = None; from kvsfs.cli import main; sys.exit(main())"
+    hidden = "import sys; sys.modules['obstore'] = None; from kvsfs.cli import main; main()"
     ended = subprocess.run(
         [sys.executable, "-c", hidden, "serve", "--records", "s3://x/y", "--data", str(tmp_path)],
         capture_output=True,
