@@ -228,7 +228,9 @@ class Prefetch:
 
     def _extend(self, run: _Run) -> None:
         """Ask for what has come into the window."""
-        left = self._most_bytes - sum(file.size for other in self._runs for file in other.ahead.values())
+        # What is read now must find room: on a small disk the files ahead took it, and the reader got ENOSPC.
+        room = min(self._most_bytes, self._versions.free_bytes() // 2)
+        left = room - sum(file.size for other in self._runs for file in other.ahead.values())
         for file in islice(self._order(run).after(run.number), run.window):
             if file.number <= run.reached:
                 continue

@@ -73,6 +73,13 @@ class Versions:
             if file.content is not None:
                 self._clean.take(file)
 
+    def free_bytes(self) -> int:
+        """Give the room that the disk has left; none where it cannot tell. No checkpoint."""
+        try:
+            return self._blobs.free_bytes()
+        except OSError:
+            return 0
+
     @property
     def cached_bytes(self) -> int:
         """Bytes of the clean files that nobody has open."""
