@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -107,6 +108,7 @@ def end_with_its_threads(code: int | str | None) -> None:
 
 def fill_standard_descriptors() -> None:
     """Open what of stdin, stdout and stderr is closed: a pipe or a mount of ours must not get their numbers."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
-        pass
-    os.close(fd)
+    with contextlib.suppress(FileNotFoundError):  # without /dev/null, which each command tells in its own way
+        while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+            pass
+        os.close(fd)

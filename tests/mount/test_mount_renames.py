@@ -106,6 +106,7 @@ def test_a_rename_replies_in_seconds_and_the_store_follows(
             mounted.kill()
             mounted.detach_dead()
         with mounted_store(sandbox, store.id, "--timeout", "3s", token=TOKEN, server=server) as mounted:
+            mounted.allow_log("is not uploaded yet: .*: no answer within 3 s")
             assert os.listdir(mounted.path) == [new]
             store.client.delete(f"/testing/faults/{number}").raise_for_status()
             wait_until(lambda: store.keys() == [keys[1]], within=60)
